@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What all probes share: the ring, its counters, and the filter by process. */
+#ifndef KFR_EMIT_H
+#define KFR_EMIT_H
+
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "events.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Set before load. */
+const volatile __u32 own_process = 0; /* the recorder itself is never recorded */
+const volatile __u32 filter_process = 0; /* 1: only processes in `traced` */
+const volatile __u32 filter_cgroup = 0; /* 1: only tasks in or below one of `traced_cgroups` */
+const volatile __u32 filter_port = 0; /* 1: only sockets with a port in `traced_ports` */
+const volatile __u64 ring_bytes = 16 << 20;
+
+/* The ring never wakes its reader: the recorder drains it on a timer. Sized by --buffer-size before load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 << 20);
+} ring SEC(".maps");
+
+struct counters {
+	__u64 sequence; /* events numbered */
+	__u64 lost; /* of these, refused by a full ring */
+	__u64 shrunk; /* events whose payload was cut because the ring was under pressure */
+	__u64 refused_state; /* sockets for which no state could be allocated */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counters);
+} counters SEC(".maps");
+
+/* Processes to record (thread group ids), inherited on fork. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u8);
+} traced SEC(".maps");
+
+static __always_inline struct counters *cpu_counters(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&counters, &zero);
+}
+
+/*
+ * Fills the header and takes the event's number: before the ring is asked for room, so that a refused event leaves a
+ * hole in the numbers. Atomic because a softirq may run another probe on this CPU in between.
+ */
+static __always_inline void fill_header(struct event_header *header, struct counters *count, __u16 kind, __u64 now)
+{
+	header->time_ns = now;
+	header->sequence = __sync_fetch_and_add(&count->sequence, 1);
+	header->kind = kind;
+	header->cpu = (__u16)bpf_get_smp_processor_id();
+	header->reserved = 0;
+}
+
+#endif

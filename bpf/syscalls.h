@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* System calls that move bytes through a socket (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h). */
+#ifndef KFR_SYSCALLS_H
+#define KFR_SYSCALLS_H
+
+#if defined(__TARGET_ARCH_x86)
+enum {
+	NR_READ = 0,
+	NR_WRITE = 1,
+	NR_READV = 19,
+	NR_WRITEV = 20,
+	NR_SENDFILE = 40,
+	NR_CONNECT = 42,
+	NR_SENDTO = 44,
+	NR_RECVFROM = 45,
+	NR_SENDMSG = 46,
+	NR_RECVMSG = 47,
+	NR_SPLICE = 275,
+	NR_RECVMMSG = 299,
+	NR_SENDMMSG = 307,
+	NR_PREADV2 = 327,
+	NR_PWRITEV2 = 328,
+};
+#define SYSCALL_NUMBER(regs) ((long)(regs)->orig_ax)
+/* The entry code stores -ENOSYS as the result until the call is over: later, the registers are history. */
+#define SYSCALL_RUNNING(regs) ((long)(regs)->ax == -38)
+/* thread_info.status, arch/x86/include/asm/thread_info.h: TS_COMPAT */
+#define TASK_IS_COMPAT(task) ((task)->thread_info.status & 2)
+#elif defined(__TARGET_ARCH_arm64)
+enum {
+	NR_READ = 63,
+	NR_WRITE = 64,
+	NR_READV = 65,
+	NR_WRITEV = 66,
+	NR_SENDFILE = 71,
+	NR_SPLICE = 76,
+	NR_CONNECT = 203,
+	NR_SENDTO = 206,
+	NR_RECVFROM = 207,
+	NR_SENDMSG = 211,
+	NR_RECVMSG = 212,
+	NR_RECVMMSG = 243,
+	NR_SENDMMSG = 269,
+	NR_PREADV2 = 286,
+	NR_PWRITEV2 = 287,
+};
+#define SYSCALL_NUMBER(regs) ((long)(regs)->syscallno)
+/* x0 holds the first argument until the result replaces it. */
+#define SYSCALL_RUNNING(regs) ((regs)->regs[0] == (regs)->orig_x0)
+/* thread_info.flags, arch/arm64/include/asm/thread_info.h: TIF_32BIT */
+#define TASK_IS_COMPAT(task) ((task)->thread_info.flags & (1UL << 22))
+#endif
+
+#endif
