@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Replay of a `.kfr` bundle into a report.
+
+pub mod report;

@@ -1,0 +1,114 @@
+//! The completeness ledger: what was seen, what was not, and which figures that weakens.
+
+use super::Severity;
+use serde::{Deserialize, Serialize};
+
+/// Totals, entries and losses of all bundles.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// How much there is.
+    pub totals: Totals,
+    /// What is missing or doubtful, most serious first.
+    pub entries: Vec<LedgerEntry>,
+    /// Where events were lost, by time.
+    pub losses: Vec<LostRange>,
+    /// Connections by protocol, most bytes first; `unknown` and `encrypted` are among them.
+    pub protocols: Vec<ProtocolShare>,
+}
+
+/// How much the recording holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Events of every kind.
+    pub events: u64,
+    /// Bytes that went through the recorded sockets.
+    pub bytes: u64,
+    /// Of these, kept in the bundle.
+    pub payload_kept_bytes: u64,
+    /// Of these, recorded as a length only, because of the payload limit.
+    pub payload_cut_bytes: u64,
+    /// Bytes known to have passed though no event carried them (splice, lost events).
+    pub unseen_bytes: u64,
+    /// Connections.
+    pub connections: u64,
+    /// Of these, older than the capture.
+    pub connections_mid_stream: u64,
+    /// Requests decoded.
+    pub requests: u64,
+    /// Events lost (ring, disk, damaged blocks); null where a source can't count its losses.
+    pub lost_events: Option<u64>,
+}
+
+/// Which figures an entry weakens; each is marked with a link to the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figure {
+    /// Counts of requests and errors, and rates.
+    Requests,
+    /// Durations.
+    Latency,
+    /// Bytes.
+    Bytes,
+    /// Who calls whom, and who is who.
+    Topology,
+    /// Statements.
+    Sql,
+    /// Connections and transport.
+    Network,
+    /// Host samples.
+    Nodes,
+    /// Positions on the time axis.
+    Time,
+}
+
+/// One thing that was not seen, or not surely.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// Stable, such as `lost-events:node-a`; figures refer to it.
+    pub id: String,
+    /// `capture`, `bundle`, `decode`, `join`, `clock`, `host`.
+    pub area: String,
+    /// What happened, in one phrase: `payload cut by the limit`.
+    pub what: String,
+    /// How often; null where it can't be counted.
+    pub count: Option<u64>,
+    /// Of what: `events`, `bytes`, `connections`.
+    pub unit: String,
+    /// What it means for the reader, in one sentence.
+    pub effect: String,
+    /// Which kinds of figure it weakens everywhere. Where it touches single services only, leave this empty and name
+    /// the entry in their `weakened_by`.
+    pub weakens: Vec<Figure>,
+    /// How much it matters.
+    pub severity: Severity,
+}
+
+/// A stretch of time in which events were lost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LostRange {
+    /// Where.
+    pub node: String,
+    /// Which stream or buffer: `sockets`, `profile`, `disk`.
+    pub what: String,
+    /// How many events.
+    pub count: u64,
+    /// From.
+    pub start_ns: Option<u64>,
+    /// Until.
+    pub end_ns: Option<u64>,
+}
+
+/// What went over one protocol.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProtocolShare {
+    /// A protocol's name, `unknown`, or `encrypted`.
+    pub protocol: String,
+    /// Connections.
+    pub connections: u64,
+    /// Requests decoded; null where nothing can be decoded.
+    pub requests: Option<u64>,
+    /// Bytes both ways.
+    pub bytes: u64,
+    /// True where the content could not be read because it is encrypted.
+    pub encrypted: bool,
+}
