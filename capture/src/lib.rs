@@ -1,3 +1,20 @@
-//! Records.
-#[allow(missing_docs, clippy::all)]
-mod skel { include!(concat!(env!("OUT_DIR"), "/sock.skel.rs")); }
+//! Records kernel events and host state into a bundle (Linux only).
+//!
+//! The probes in `bpf/` write events into a ring; [`capture`] drains it on a timer, sorts events into columns and hands
+//! them to a thread that compresses and writes. Nothing is interpreted here: that is replay's part.
+
+mod clock;
+mod drain;
+mod filters;
+mod host;
+mod options;
+mod preflight;
+mod probes;
+mod processes;
+mod recorder;
+mod store;
+
+pub use options::{Destination, MAX_PAYLOAD_LIMIT, Options, SocketHook};
+pub use preflight::{Preflight, preflight};
+pub use probes::{Counters, OBJECTS};
+pub use recorder::{End, Outcome, capture};

@@ -1,0 +1,189 @@
+//! Rows of the blocks that hold named maps: how the bundle was recorded, processes, host samples, losses.
+//!
+//! Every field has a default, so that a reader takes rows of any version.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A row of a [`crate::BlockKind::MANIFEST`] block: on what and how the bundle was recorded. One at the start, one at
+/// the end (with `end` set).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Manifest {
+    /// `kfr`.
+    pub tool: String,
+    /// Its version.
+    pub version: String,
+    /// Kernel release (`uname -r`).
+    pub kernel: String,
+    /// Machine architecture (`uname -m`).
+    pub architecture: String,
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// Socket hook in use: `sock` or `syscall`.
+    pub socket_hook: String,
+    /// Each probe, and why it is missing where it is.
+    pub probes: Vec<ProbeFact>,
+    /// What was asked to be recorded, as given on the command line (`--pid 42`); empty: everything.
+    pub filters: Vec<String>,
+    /// Bytes kept of one call, at most.
+    pub payload_limit: u32,
+    /// Kernel buffer, bytes.
+    pub buffer_bytes: u64,
+    /// Event time at which the probes were all attached, ns; 0 before that.
+    pub started_ns: u64,
+    /// Event time at which they were detached, ns; 0 in the row at the start.
+    pub ended_ns: u64,
+    /// Why the capture ended: `duration`, `signal`, `max-size`, `disk`, `error`; empty in the row at the start.
+    pub end: String,
+}
+
+/// A probe and whether it worked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeFact {
+    /// Its name, `socket/send`.
+    pub name: String,
+    /// True if it was attached.
+    pub attached: bool,
+    /// Why not.
+    pub reason: String,
+    /// What the report lacks without it.
+    pub costs: String,
+}
+
+/// A row of a [`crate::BlockKind::PROCESSES`] block: a process as `/proc` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessFact {
+    /// When it was looked at, `CLOCK_BOOTTIME` ns.
+    pub time_ns: u64,
+    /// Pid in the host's namespace.
+    pub process: u32,
+    /// Parent.
+    pub parent: u32,
+    /// Pid in its own innermost namespace.
+    pub namespace_process: u32,
+    /// Start, `CLOCK_BOOTTIME` ns, in the resolution of `/proc/PID/stat` (10 ms).
+    pub start_ns: u64,
+    /// User id.
+    pub user: u32,
+    /// Command name.
+    pub comm: String,
+    /// Executable, as `/proc/PID/exe` names it.
+    pub executable: String,
+    /// Command line.
+    pub arguments: Vec<String>,
+    /// cgroup path: of v2 where it has one, else of the v1 controller that names most.
+    pub cgroup: String,
+    /// Container id found in the cgroup path (64 hex digits), empty if none.
+    pub container: String,
+    /// systemd unit found in the cgroup path, empty if none.
+    pub unit: String,
+    /// Inode of its network namespace.
+    pub netns_inode: u64,
+}
+
+/// A row of a [`crate::BlockKind::HOST`] block: the host once a second. Counters are cumulative since boot.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostSample {
+    /// When, `CLOCK_BOOTTIME` ns.
+    pub time_ns: u64,
+    /// Each CPU's time.
+    pub cpus: Vec<CpuTimes>,
+    /// `/proc/meminfo`, bytes.
+    pub memory_bytes: BTreeMap<String, u64>,
+    /// Load average over 1, 5 and 15 minutes, thousandths.
+    pub load_milli: Vec<u64>,
+    /// Tasks runnable now.
+    pub runnable: u64,
+    /// Time during which tasks stalled, µs: `cpu_some`, `memory_full`, ... (`/proc/pressure`).
+    pub pressure_us: BTreeMap<String, u64>,
+    /// Disks.
+    pub disks: Vec<DiskCounters>,
+    /// Network interfaces.
+    pub interfaces: Vec<InterfaceCounters>,
+    /// `/proc/net/snmp` and `/proc/net/netstat`: `Tcp.RetransSegs`, `TcpExt.ListenOverflows`, ...
+    pub network: BTreeMap<String, u64>,
+    /// The recorder's own CPU time, µs.
+    pub recorder_cpu_us: u64,
+    /// The recorder's own resident memory, bytes.
+    pub recorder_memory_bytes: u64,
+}
+
+/// Time of one CPU since boot, ms.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuTimes {
+    /// Number of the CPU.
+    pub cpu: u32,
+    /// User code, niced included.
+    pub user_ms: u64,
+    /// Kernel code.
+    pub system_ms: u64,
+    /// Idle.
+    pub idle_ms: u64,
+    /// Idle with I/O outstanding.
+    pub iowait_ms: u64,
+    /// Interrupts, hard and soft.
+    pub interrupt_ms: u64,
+    /// Taken by the hypervisor.
+    pub steal_ms: u64,
+}
+
+/// A disk's counters (`/proc/diskstats`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskCounters {
+    /// Device name.
+    pub name: String,
+    /// Reads completed.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Time with I/O in flight, ms.
+    pub busy_ms: u64,
+    /// Time weighted by I/O in flight, ms.
+    pub weighted_ms: u64,
+}
+
+/// An interface's counters (`/proc/net/dev`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterfaceCounters {
+    /// Interface name.
+    pub name: String,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Receive errors.
+    pub receive_errors: u64,
+    /// Received packets dropped.
+    pub receive_drops: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Transmit errors.
+    pub send_errors: u64,
+    /// Packets to send dropped.
+    pub send_drops: u64,
+}
+
+/// A row of a [`crate::BlockKind::LEDGER`] block: the recorder's counters of what it lost or left out, cumulative.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LedgerFact {
+    /// When, `CLOCK_BOOTTIME` ns.
+    pub time_ns: u64,
+    /// Counter by name: `events`, `events_lost`, `payload_shrunk`, `sockets_without_state`, `recursion_misses`,
+    /// `rows_not_written`, `walk_errors`, `payload_limit`.
+    pub counters: BTreeMap<String, u64>,
+}

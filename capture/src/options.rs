@@ -1,0 +1,87 @@
+//! What to record, and how much of the node it may take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which tracepoints show the bytes that sockets move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SocketHook {
+    /// `Sock` where the kernel has it, else `Syscall`.
+    #[default]
+    Auto,
+    /// Where a socket's send or receive returns (kernel 6.3 and later).
+    Sock,
+    /// Where system calls return.
+    Syscall,
+}
+
+/// Where the bundle goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A file, written as `NAME.partial` until it is whole.
+    File {
+        /// Its final name.
+        path: PathBuf,
+        /// Replace an existing file.
+        force: bool,
+    },
+    /// Standard output.
+    Stdout,
+}
+
+/// Options of a capture.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the bundle goes.
+    pub destination: Destination,
+    /// How long to record; `None`: until told to stop.
+    pub duration: Option<Duration>,
+    /// Processes to record, with their descendants; empty: all.
+    pub processes: Vec<u32>,
+    /// cgroups to record, as paths below the cgroup mount; empty: all.
+    pub cgroups: Vec<String>,
+    /// Ports (local or remote) to record; empty: all.
+    pub ports: Vec<u16>,
+    /// Bytes kept of one call.
+    pub payload_limit: u32,
+    /// Which tracepoints to use.
+    pub socket_hook: SocketHook,
+    /// Kernel buffer, bytes: a power of two, at least a page.
+    pub buffer_bytes: u32,
+    /// Size at which the capture ends, bytes.
+    pub max_size: u64,
+    /// Memory of the recorder, bytes, the kernel buffer included.
+    pub max_memory: u64,
+    /// CPU time of the recorder, percent of one core; above it payload shrinks.
+    pub max_cpu_percent: u32,
+}
+
+/// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
+pub const MAX_PAYLOAD_LIMIT: u32 = 16384;
+
+impl Options {
+    /// Everything, into `destination`, with the default limits.
+    pub fn new(destination: Destination) -> Self {
+        Self {
+            destination,
+            duration: None,
+            processes: Vec::new(),
+            cgroups: Vec::new(),
+            ports: Vec::new(),
+            payload_limit: 4096,
+            socket_hook: SocketHook::Auto,
+            buffer_bytes: 16 << 20,
+            max_size: 1 << 30,
+            max_memory: 128 << 20,
+            max_cpu_percent: 10,
+        }
+    }
+
+    /// The filters as a user would give them.
+    pub fn filters(&self) -> Vec<String> {
+        let pids = self.processes.iter().map(|pid| format!("--pid {pid}"));
+        let cgroups = self.cgroups.iter().map(|path| format!("--cgroup {path}"));
+        let ports = self.ports.iter().map(|port| format!("--port {port}"));
+        pids.chain(cgroups).chain(ports).collect()
+    }
+}

@@ -1,0 +1,356 @@
+//! A capture from start to end.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use kfr_bundle::facts::{LedgerFact, Manifest};
+use kfr_bundle::{FileHeader, Writer};
+use libbpf_rs::RingBufferBuilder;
+
+use crate::drain::Drain;
+use crate::options::{Destination, Options};
+use crate::probes::{Counters, Probes};
+use crate::store::{Batch, Handle, Store};
+use crate::{clock, host, processes};
+
+/// The ring is emptied this often; waking the reader for each event would halve the target's throughput.
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// ... and this often while more than an eighth of the ring fills in between.
+const DRAIN_BUSY: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+/// Memory that the recorder takes beside the ring and waiting batches: code, zstd, a batch being filled, `/proc` data.
+const BASE_MEMORY_BYTES: u64 = 40 << 20;
+/// What a waiting batch takes at most: columns of a sealed block, and their spare capacity.
+const BATCH_BYTES: u64 = 3 << 20;
+/// Share of `max_size` from which payload shrinks, percent.
+const SHRINK_AT_SIZE_PERCENT: u64 = 80;
+/// Bytes of a call that are kept under a limit: enough for most requests' first line.
+const SHRUNK_PAYLOAD: u32 = 256;
+
+/// Why a capture ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its time was over.
+    Duration,
+    /// It was told to stop.
+    Signal,
+    /// The file reached its limit.
+    MaxSize,
+    /// The file could not be written any more.
+    WriteFailed,
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Duration => "duration",
+            Self::Signal => "signal",
+            Self::MaxSize => "max-size",
+            Self::WriteFailed => "write-failed",
+        }
+    }
+}
+
+/// What a capture has to say at its end.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why it ended.
+    pub end: End,
+    /// The bundle, unless it went to standard output.
+    pub summary: kfr_bundle::Summary,
+    /// Why writing failed, if it did.
+    pub write_failure: Option<String>,
+    /// The probes' counters.
+    pub counters: Counters,
+    /// Rows that were recorded but not written.
+    pub rows_not_written: u64,
+    /// Rows written.
+    pub rows: u64,
+    /// The recorder's CPU time over the capture's time, percent of one core.
+    pub cpu_percent: f64,
+    /// Hook in use.
+    pub hook: &'static str,
+    /// True if payload was cut to stay below `max_cpu` or `max_size`.
+    pub payload_shrunk_by_limit: bool,
+}
+
+/// Records until the duration is over, `stop` is set, or a limit is reached.
+///
+/// # Errors
+/// If probes are refused or the file can't be created. Once recording has begun, whatever happens ends in an
+/// [`Outcome`] with a whole bundle.
+pub fn capture(options: &Options, stop: &AtomicBool) -> Result<Outcome> {
+    let mut probes = Probes::load(options)?;
+    let header = file_header();
+    let writer = match &options.destination {
+        Destination::File { path, force } => Writer::create(path, &header, *force)?,
+        Destination::Stdout => Writer::to_stream(Box::new(std::io::stdout()), &header)?,
+    };
+    let ring_bytes = u64::from(options.buffer_bytes);
+    let waiting = options.max_memory.saturating_sub(BASE_MEMORY_BYTES + ring_bytes) / BATCH_BYTES;
+    let (store, handle) = Store::start(writer, usize::try_from(waiting.clamp(2, 64)).unwrap_or(2));
+
+    let result = record(options, stop, &mut probes, &handle);
+    let progress = (
+        handle.progress().rows_not_written.load(Ordering::Relaxed),
+        handle.progress().rows.load(Ordering::Relaxed),
+    );
+    drop(handle);
+    let ended = store.finish();
+    let (end, counters, cpu_percent, payload_shrunk_by_limit) = result?;
+    let summary = match (ended.summary, &ended.failure) {
+        (Ok(summary), _) => summary,
+        (Err(error), None) => return Err(error).context("finishing the bundle"),
+        (Err(_), Some(failure)) => return Err(anyhow::anyhow!("{failure}")).context("writing the bundle"),
+    };
+    Ok(Outcome {
+        end: if ended.failure.is_some() { End::WriteFailed } else { end },
+        summary,
+        write_failure: ended.failure.map(|error| error.to_string()),
+        counters,
+        rows_not_written: progress.0,
+        rows: progress.1,
+        cpu_percent,
+        hook: probes.hook_name(),
+        payload_shrunk_by_limit,
+    })
+}
+
+fn record(
+    options: &Options,
+    stop: &AtomicBool,
+    probes: &mut Probes,
+    store: &Handle,
+) -> Result<(End, Counters, f64, bool)> {
+    let anchor = clock::anchor();
+    store.send(Batch::Anchor(anchor));
+    store.send(Batch::Processes(processes::snapshot(), true));
+    let drain = RefCell::new(Drain::new(store.clone()));
+    let ring_map = probes.ring()?;
+    let mut builder = RingBufferBuilder::new();
+    builder.add(&ring_map, |record| {
+        drain.borrow_mut().event(record);
+        0
+    })?;
+    let ring = builder.build().context("mapping the ring")?;
+
+    let open_sockets = probes.attach(clock::boot_offset_ns(&anchor))?;
+    let started_ns = clock::boottime_ns();
+    drain.borrow_mut().add_sockets(open_sockets);
+    let mut manifest = manifest(options, probes);
+    manifest.started_ns = started_ns;
+    store.send(Batch::Manifest(Box::new(manifest.clone())));
+
+    let (begun_sender, begun) = mpsc::channel::<Vec<u32>>();
+    let stop_sampling = AtomicBool::new(false);
+    let mut governor = Governor::new(options, probes.payload_limit());
+    let end = thread::scope(|scope| {
+        scope.spawn(|| sample_host(store, &stop_sampling));
+        scope.spawn(move || look_up_processes(store, &begun));
+        let started = Instant::now();
+        let mut second = started;
+        let end = loop {
+            if let Err(error) = ring.consume() {
+                // Interrupted by a signal: the flag that it set is looked at below.
+                if error.kind() != libbpf_rs::ErrorKind::Interrupted {
+                    break Err(error).context("reading the ring");
+                }
+            }
+            let mut filled = drain.borrow_mut();
+            filled.tick();
+            let bytes = filled.take_bytes();
+            let begun = filled.take_begun();
+            drop(filled);
+            if !begun.is_empty() && begun_sender.send(begun).is_err() {
+                break Err(anyhow::anyhow!("the thread that looks up processes has ended"));
+            }
+            if second.elapsed() >= SECOND {
+                second = Instant::now();
+                let anchor = clock::anchor();
+                store.send(Batch::Anchor(anchor));
+                store.send(Batch::Ledger(ledger(probes, store, drain.borrow().unknown())));
+                let tuned = probes.set_boot_offset(clock::boot_offset_ns(&anchor)).and_then(|()| {
+                    governor.tune(probes, store.progress().bytes.load(Ordering::Relaxed))
+                });
+                if let Err(error) = tuned {
+                    break Err(error);
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                break Ok(End::Signal);
+            }
+            if options.duration.is_some_and(|duration| started.elapsed() >= duration) {
+                break Ok(End::Duration);
+            }
+            if store.progress().failed.load(Ordering::Relaxed) != 0 {
+                break Ok(End::WriteFailed);
+            }
+            if store.progress().bytes.load(Ordering::Relaxed) >= options.max_size {
+                break Ok(End::MaxSize);
+            }
+            let busy = bytes > options.buffer_bytes as usize / 8;
+            thread::sleep(if busy { DRAIN_BUSY } else { DRAIN_EVERY });
+        };
+        stop_sampling.store(true, Ordering::Relaxed);
+        drop(begun_sender);
+        end
+    })?;
+
+    probes.detach();
+    let ended_ns = clock::boottime_ns();
+    // What the probes wrote until then.
+    ring.consume().context("reading the ring")?;
+    let open_sockets = probes.walk().unwrap_or_default();
+    let mut rest = drain.borrow_mut();
+    rest.add_sockets(open_sockets);
+    rest.seal();
+    store.send(Batch::Host(Box::new(host::sample())));
+    store.send(Batch::Processes(processes::snapshot(), true));
+    store.send(Batch::Anchor(clock::anchor()));
+    store.send(Batch::Ledger(ledger(probes, store, rest.unknown())));
+    manifest.ended_ns = ended_ns;
+    manifest.end = end.name().to_string();
+    manifest.probes = probes.facts().to_vec();
+    store.send(Batch::Manifest(Box::new(manifest)));
+    Ok((end, probes.counters()?, governor.average_percent(), governor.shrunk))
+}
+
+fn sample_host(store: &Handle, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        store.send(Batch::Host(Box::new(host::sample())));
+        let next = Instant::now() + SECOND;
+        while Instant::now() < next && !stop.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Reads `/proc` for processes that have just begun: only it knows their executable and container.
+fn look_up_processes(store: &Handle, begun: &mpsc::Receiver<Vec<u32>>) {
+    for mut pids in begun {
+        pids.sort_unstable();
+        pids.dedup();
+        let facts: Vec<_> = pids.into_iter().filter_map(processes::one).collect();
+        if !facts.is_empty() {
+            store.send(Batch::Processes(facts, false));
+        }
+    }
+}
+
+/// Keeps the recorder below its limits by keeping less payload.
+struct Governor {
+    max_cpu_percent: f64,
+    shrink_at_bytes: u64,
+    payload_limit: u32,
+    began: Instant,
+    began_cpu_us: u64,
+    last: Instant,
+    last_cpu_us: u64,
+    over: u32,
+    shrunk: bool,
+}
+
+impl Governor {
+    fn new(options: &Options, payload_limit: u32) -> Self {
+        let now = Instant::now();
+        let (cpu_us, _) = host::own_usage();
+        Self {
+            max_cpu_percent: f64::from(options.max_cpu_percent),
+            shrink_at_bytes: options.max_size / 100 * SHRINK_AT_SIZE_PERCENT,
+            payload_limit,
+            began: now,
+            began_cpu_us: cpu_us,
+            last: now,
+            last_cpu_us: cpu_us,
+            over: 0,
+            shrunk: false,
+        }
+    }
+
+    /// Once a second.
+    fn tune(&mut self, probes: &mut Probes, file_bytes: u64) -> Result<()> {
+        let (cpu_us, _) = host::own_usage();
+        let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
+        let percent = (cpu_us.saturating_sub(self.last_cpu_us)) as f64 / 10_000.0 / elapsed;
+        self.last = Instant::now();
+        self.last_cpu_us = cpu_us;
+        self.over = if percent > self.max_cpu_percent { self.over + 1 } else { self.over.saturating_sub(1) };
+        let mut limit = self.payload_limit;
+        if self.over >= 3 {
+            // Halved for each further second above the limit.
+            limit = (limit >> (self.over - 2).min(16)).max(0);
+        }
+        if file_bytes >= self.shrink_at_bytes {
+            limit = limit.min(SHRUNK_PAYLOAD);
+        }
+        if limit != self.payload_limit {
+            self.shrunk = true;
+        }
+        if limit != probes.payload_limit() {
+            probes.set_payload_limit(limit)?;
+        }
+        Ok(())
+    }
+
+    fn average_percent(&self) -> f64 {
+        let (cpu_us, _) = host::own_usage();
+        cpu_us.saturating_sub(self.began_cpu_us) as f64 / 10_000.0 / self.began.elapsed().as_secs_f64().max(0.001)
+    }
+}
+
+fn ledger(probes: &Probes, store: &Handle, unknown: u64) -> LedgerFact {
+    let mut counters = BTreeMap::new();
+    let mut put = |name: &str, value: u64| {
+        counters.insert(name.to_string(), value);
+    };
+    match probes.counters() {
+        Ok(kernel) => {
+            put("events", kernel.events);
+            put("events_lost", kernel.lost);
+            put("payload_shrunk", kernel.shrunk);
+            put("sockets_without_state", kernel.refused_state);
+        }
+        Err(_) => put("counters_unreadable", 1),
+    }
+    put("recursion_misses", probes.recursion_misses());
+    put("rows_not_written", store.progress().rows_not_written.load(Ordering::Relaxed));
+    put("unknown_records", unknown);
+    put("payload_limit", u64::from(probes.payload_limit()));
+    LedgerFact { time_ns: clock::boottime_ns(), counters }
+}
+
+fn manifest(options: &Options, probes: &Probes) -> Manifest {
+    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_string()).unwrap_or_default();
+    Manifest {
+        tool: "kfr".to_string(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        kernel: read("/proc/sys/kernel/osrelease"),
+        architecture: std::env::consts::ARCH.to_string(),
+        cpus: thread::available_parallelism().map_or(0, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
+        socket_hook: probes.hook_name().to_string(),
+        probes: probes.facts().to_vec(),
+        filters: options.filters(),
+        payload_limit: options.payload_limit,
+        buffer_bytes: u64::from(options.buffer_bytes),
+        ..Manifest::default()
+    }
+}
+
+fn file_header() -> FileHeader {
+    let node = fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_default();
+    let anchor = clock::anchor();
+    let mut header = FileHeader::new(node);
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    if let Ok(id) = kfr_bundle::Uuid::parse_str(boot_id.trim()) {
+        header.boot_id = id.into_bytes();
+    }
+    header.created_realtime_ns = anchor.realtime_ns;
+    header.created_clock_ns = anchor.boottime_ns;
+    header
+}
