@@ -1,0 +1,111 @@
+//! Is a bundle whole? One pass over the file, every checksum.
+
+use crate::block::BlockEntry;
+use crate::error::OpenError;
+use crate::header::FileHeader;
+use crate::kinds::BlockKind;
+use crate::reader::{Damage, DamageKind, DamagedRegion, Reader};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The file header.
+    pub header: FileHeader,
+    /// Size of the file, bytes.
+    pub file_bytes: u64,
+    /// Whole blocks and their rows by kind.
+    pub kinds: BTreeMap<BlockKind, KindCount>,
+    /// Everything that is damaged, now with every block whose payload is; in file order.
+    pub damage: Damage,
+    /// CRC32C of the whole file.
+    pub digest: u32,
+}
+
+/// Whole blocks of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KindCount {
+    /// Blocks.
+    pub blocks: u64,
+    /// Rows in them, as their headers say.
+    pub rows: u64,
+    /// Bytes in the file, headers included.
+    pub file_bytes: u64,
+    /// Bytes after decompression.
+    pub raw_bytes: u64,
+}
+
+impl Report {
+    /// Nothing recorded is lost, and the bundle was finished.
+    pub fn is_whole(&self) -> bool {
+        !self.damage.is_loss() && !self.damage.no_footer
+    }
+}
+
+/// Reads a bundle once and checks every checksum. Content is not decompressed.
+///
+/// # Errors
+/// As [`Reader::open`]; damage is no error but part of the report.
+pub fn verify(path: &Path) -> Result<Report, OpenError> {
+    verify_reader(&Reader::open(path)?)
+}
+
+/// [`verify`] for an open bundle.
+///
+/// # Errors
+/// [`OpenError::Io`].
+pub fn verify_reader(reader: &Reader) -> Result<Report, OpenError> {
+    let mut pass = Pass { reader, at: 0, digest: 0, buffer: Vec::new() };
+    let mut damage = reader.damage().clone();
+    let mut kinds: BTreeMap<BlockKind, KindCount> = BTreeMap::new();
+    for entry in reader.blocks() {
+        pass.advance(entry.payload_offset())?;
+        if pass.advance(entry.end())? == entry.payload_crc {
+            let count = kinds.entry(entry.kind).or_default();
+            count.blocks += 1;
+            count.rows += u64::from(entry.rows);
+            count.file_bytes += entry.end() - entry.offset;
+            count.raw_bytes += u64::from(entry.raw_len);
+        } else {
+            damage.blocks_bad += 1;
+            damage.lost_bytes = damage.lost_bytes.saturating_add(entry.end() - entry.offset);
+            damage.regions.push(lost(entry));
+        }
+    }
+    pass.advance(reader.file_bytes())?;
+    damage.regions.sort_by_key(|region| region.offset);
+    Ok(Report { header: reader.header().clone(), file_bytes: reader.file_bytes(), kinds, damage, digest: pass.digest })
+}
+
+fn lost(entry: &BlockEntry) -> DamagedRegion {
+    let bytes = entry.end() - entry.offset;
+    DamagedRegion { offset: entry.offset, bytes, kind: DamageKind::Payload, block: Some(*entry) }
+}
+
+/// Reads the file from front to back, each byte once.
+struct Pass<'a> {
+    reader: &'a Reader,
+    at: u64,
+    digest: u32,
+    buffer: Vec<u8>,
+}
+
+impl Pass<'_> {
+    /// Reads on up to `end`; returns the CRC32C of what was read.
+    fn advance(&mut self, end: u64) -> Result<u32, OpenError> {
+        let mut crc = 0;
+        while self.at < end {
+            let length = (end - self.at).min(4 << 20) as usize;
+            self.reader.source().read(self.at, length, &mut self.buffer)?;
+            if self.buffer.is_empty() {
+                break;
+            }
+            let piece = crc32c::crc32c(&self.buffer);
+            crc = crc32c::crc32c_combine(crc, piece, self.buffer.len());
+            self.digest = crc32c::crc32c_combine(self.digest, piece, self.buffer.len());
+            self.at += self.buffer.len() as u64;
+        }
+        Ok(crc)
+    }
+}
