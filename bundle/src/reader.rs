@@ -135,6 +135,9 @@ impl Reader {
             }
         };
         let footer = footer_offset(&source, &header)?;
+        if !damage.no_footer {
+            regions.extend(footer_copy_damage(&source)?);
+        }
         for mut region in regions {
             if Some(region.offset) == footer && region.kind == DamageKind::Unreadable {
                 region.kind = DamageKind::Footer;
@@ -277,6 +280,15 @@ fn find_header(source: &Source, damage: &mut Damage) -> Result<FileHeader, OpenE
         OpenError::NewerMajor { .. } => Err(worst),
         _ => header.ok_or(worst),
     }
+}
+
+/// The footer's copy of the file header, if it is damaged.
+fn footer_copy_damage(source: &Source) -> Result<Option<DamagedRegion>, OpenError> {
+    let offset = source.len().saturating_sub(TAIL_BYTES as u64);
+    let mut copy = Vec::new();
+    source.read(offset, FILE_HEADER_BYTES, &mut copy)?;
+    let damaged = FileHeader::decode(&copy).is_err();
+    Ok(damaged.then_some(DamagedRegion { offset, bytes: copy.len() as u64, kind: DamageKind::FileHeader, block: None }))
 }
 
 /// Where the trailer says that the footer begins.

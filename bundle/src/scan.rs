@@ -87,6 +87,9 @@ impl Scanner<'_> {
                         self.seen.insert((entry.address, entry.first_row));
                         self.found.entries.push(entry);
                     } else {
+                        if !self.payload_is_whole(&entry)? {
+                            self.lose(entry.offset, entry.end(), DamageKind::Footer, None);
+                        }
                         at = self.tail(at, bytes)?;
                     }
                 }

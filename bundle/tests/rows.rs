@@ -197,7 +197,7 @@ fn time_bounds_and_sizes_follow_the_rows() {
         columns.push(&event, b"xyz");
     }
     assert_eq!(columns.time_bounds(), Some((3, 9)));
-    assert_eq!(columns.raw_bytes(), 3 * (72 + 3));
+    assert_eq!(columns.raw_bytes(), 3 * (size_of::<DataEvent>() + 3));
     columns.clear();
     assert_eq!((columns.len(), columns.raw_bytes(), columns.time_bounds()), (0, 0, None));
 }
