@@ -114,8 +114,9 @@ impl Stream {
     }
 
     fn append_hole(&mut self, hole: Hole) {
+        let crowded = self.tail.len() > MAX_UNREAD_PIECES;
         if let Some(Segment::Hole(last)) = self.tail.back_mut()
-            && (last.kind == hole.kind || self.tail.len() > MAX_UNREAD_PIECES)
+            && (last.kind == hole.kind || crowded)
         {
             last.length += hole.length;
             return;

@@ -1,0 +1,550 @@
+//! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112).
+
+mod body;
+mod head;
+
+use std::ops::Range;
+
+use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
+use crate::{
+    ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Status, Streams, Switched,
+    SwitchedTo, text,
+};
+use body::{Chunked, Step};
+
+pub(crate) const PROTOCOL: Protocol =
+    Protocol { name: "http", detect, parser: |options, mid_stream| Box::new(Http::new(options, mid_stream)) };
+
+/// A head longer than this is given up. Servers refuse heads far smaller (8 KiB to 64 KiB).
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+fn detect(prefix: &Prefix<'_>) -> Detected {
+    let client = head::looks_like_request(strip_blank_lines(prefix.client), prefix.complete);
+    let server = match head::status_line(prefix.server) {
+        Ok(_) => Looks::Yes,
+        Err(looks) => looks,
+    };
+    match (client, server) {
+        (Looks::Yes, _) => Detected::Certain,
+        (_, Looks::Yes) if prefix.client.is_empty() => Detected::Certain,
+        (_, Looks::Yes) => Detected::Likely,
+        (Looks::Open, _) => Detected::Maybe,
+        (Looks::No, _) if prefix.mid_stream => {
+            match (contains_request(prefix.client), contains_status(prefix.server)) {
+                (true, true) => Detected::Certain,
+                (true, false) | (false, true) => Detected::Likely,
+                (false, false) if prefix.complete => Detected::No,
+                (false, false) => Detected::Maybe,
+            }
+        }
+        _ => Detected::No,
+    }
+}
+
+fn strip_blank_lines(bytes: &[u8]) -> &[u8] {
+    let blank = bytes.iter().take(8).take_while(|b| matches!(**b, b'\r' | b'\n')).count();
+    bytes.get(blank..).unwrap_or_default()
+}
+
+/// A request line somewhere in bytes that begin inside a body.
+fn contains_request(bytes: &[u8]) -> bool {
+    memchr::memmem::find_iter(bytes, b" HTTP/1.").any(|at| {
+        let before = bytes.get(..at).unwrap_or_default();
+        let word = memchr::memrchr(b' ', before).and_then(|space| before.get(..space)).unwrap_or_default();
+        let method = word.iter().rev().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
+        let method = word.get(word.len() - method..).unwrap_or_default();
+        let line_end = matches!(bytes.get(at + 8..at + 11), Some([b'0'..=b'9', b'\r', b'\n']));
+        line_end && (1..=method.len()).any(|n| method.get(method.len() - n..).is_some_and(head::is_known_method))
+    })
+}
+
+fn contains_status(bytes: &[u8]) -> bool {
+    memchr::memmem::find_iter(bytes, b"HTTP/1.").any(|at| bytes.get(at..).is_some_and(|b| head::status_line(b).is_ok()))
+}
+
+/// Where the client's stream stands.
+#[derive(Debug)]
+enum Asking {
+    /// Looking for a request at the starts of chunks.
+    Search,
+    /// At the start of a request, or inside its head.
+    Head {
+        scanned: usize,
+    },
+    Chunked(Chunked),
+    /// A CONNECT waits for its answer: what follows may be anything.
+    Paused,
+}
+
+/// Where the server's stream stands.
+#[derive(Debug)]
+enum Answering {
+    Head {
+        scanned: usize,
+    },
+    /// A body of known length, which ends at `end`.
+    Length {
+        start: u64,
+        end: u64,
+    },
+    Chunked {
+        start: u64,
+        chunked: Chunked,
+    },
+}
+
+/// What an answer's framing depends on.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Head,
+    Connect,
+    Other,
+}
+
+struct Http {
+    options: Options,
+    mid_stream: bool,
+    /// No request was read yet.
+    fresh: bool,
+    chunks: Chunks,
+    pairing: Pairing<Asked>,
+    asking: Asking,
+    /// `seen_at` of the request whose head is being read.
+    head_seen_at: Option<u64>,
+    answering: Answering,
+    tunnel: bool,
+}
+
+impl Http {
+    fn new(options: Options, mid_stream: bool) -> Self {
+        Self {
+            options,
+            mid_stream,
+            fresh: true,
+            chunks: Chunks::default(),
+            pairing: Pairing::default(),
+            asking: if mid_stream { Asking::Search } else { Asking::Head { scanned: 0 } },
+            head_seen_at: None,
+            answering: Answering::Head { scanned: 0 },
+            tunnel: false,
+        }
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        while !self.tunnel && !streams.client.is_empty() {
+            match &mut self.asking {
+                Asking::Paused => return,
+                Asking::Search => {
+                    if !find_start(&mut streams.client, Side::Client, chunk, out, head::looks_like_request) {
+                        return;
+                    }
+                    self.asking = Asking::Head { scanned: 0 };
+                }
+                Asking::Head { .. } => {
+                    if self.pairing.is_full(streams, out) || !self.read_request_head(streams, chunk, out) {
+                        return;
+                    }
+                }
+                Asking::Chunked(chunked) => {
+                    let step = chunked.read(&mut streams.client, Side::Client, out);
+                    if let Some(last) = self.pairing.back_mut() {
+                        last.exchange.request.end = streams.client.position();
+                    }
+                    match step {
+                        Step::Wait => return,
+                        Step::Done => self.asking = Asking::Head { scanned: 0 },
+                        Step::Lost(flag) => {
+                            if let Some(last) = self.pairing.back_mut() {
+                                last.exchange.flags.insert(flag);
+                            }
+                            self.search(streams, chunk, out);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up the client's current chunk; the next request begins at a later one.
+    fn search(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        pass_chunk(&mut streams.client, Side::Client, chunk, out);
+        self.asking = Asking::Search;
+    }
+
+    /// Reads a request head; false if more bytes are needed.
+    fn read_request_head(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
+        let blank = streams.client.bytes().iter().take_while(|b| matches!(**b, b'\r' | b'\n')).count();
+        if blank > 0 && matches!(self.asking, Asking::Head { scanned: 0 }) {
+            // Empty lines before a request line are to be ignored (RFC 9112, section 2.2).
+            let at = streams.client.position();
+            out.mark(Side::Client, at..at + blank as u64, ByteClass::Structure);
+            streams.client.advance(blank);
+        }
+        let bytes = streams.client.bytes();
+        let hole = streams.client.hole();
+        if bytes.is_empty() {
+            if hole.is_some() {
+                self.search(streams, chunk, out);
+                return true;
+            }
+            return false;
+        }
+        let seen_at = match self.head_seen_at {
+            Some(seen_at) => seen_at,
+            None => *self.head_seen_at.insert(self.pairing.seen_now(streams)),
+        };
+        let mut scanned = match self.asking {
+            Asking::Head { scanned } => scanned,
+            _ => 0,
+        };
+        let first_look = scanned == 0;
+        let end = head::head_end(bytes, &mut scanned);
+        self.asking = Asking::Head { scanned: scanned.max(1) };
+        let broken = end.is_none() && (first_look || bytes.len() < 64) && !head::can_be_request(bytes);
+        if end.is_none() && hole.is_none() && !broken && bytes.len() <= MAX_HEAD_BYTES {
+            return false;
+        }
+        let line = match end {
+            Some(_) => head::first_line(bytes).and_then(head::request_line),
+            None => head::cut_request_line(bytes),
+        };
+        self.head_seen_at = None;
+        let Some(line) = line else {
+            if self.fresh && !self.mid_stream && hole.is_none() {
+                out.rejected = true;
+            }
+            self.search(streams, chunk, out);
+            return true;
+        };
+        let start = streams.client.position();
+        let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+        let mut exchange = self.request(head, &line);
+        let asked = match head.get(line.method.clone()) {
+            Some(b"HEAD") => Asked::Head,
+            Some(b"CONNECT") => Asked::Connect,
+            _ => Asked::Other,
+        };
+        mark_request(head, start, &line, out);
+        let head_bytes = head.len();
+        exchange.request = start..start + head_bytes as u64;
+        let Some(_) = end else {
+            let length = head_bytes as u64 + hole.map_or(0, |hole| hole.length);
+            exchange.request.end = start + length;
+            exchange.flags.insert(hole.map_or(Flags::TRUNCATED, |hole| hole_flag(hole.kind)));
+            self.pairing.push(exchange, seen_at, asked, &mut streams.server, out);
+            self.search(streams, chunk, out);
+            return true;
+        };
+        let framing = head::framing(head);
+        streams.client.advance(head_bytes);
+        self.asking = Asking::Head { scanned: 0 };
+        match (framing.coding, framing.length) {
+            _ if matches!(asked, Asked::Connect) => self.asking = Asking::Paused,
+            (Some(true), _) => self.asking = Asking::Chunked(Chunked::start()),
+            (_, Some(length)) => {
+                let body = exchange.request.end..exchange.request.end.saturating_add(length);
+                exchange.request.end = body.end;
+                out.mark(Side::Client, body, ByteClass::Value);
+                streams.client.skip(length);
+            }
+            _ => {}
+        }
+        self.pairing.push(exchange, seen_at, asked, &mut streams.server, out);
+        true
+    }
+
+    fn request(&mut self, head: &[u8], line: &head::RequestLine) -> Exchange {
+        let method = head.get(line.method.clone()).unwrap_or_default();
+        let target = head.get(line.target.clone()).unwrap_or_default();
+        let target = target.get(..text::MAX_TEXT_BYTES * 4).unwrap_or(target);
+        let shown = if self.options.literals || memchr::memchr3(b'?', b';', b'@', target).is_none() {
+            text::bounded(target, text::MAX_TEXT_BYTES, line.cut)
+        } else {
+            text::bounded(&head::mask_target(target), text::MAX_TEXT_BYTES, line.cut)
+        };
+        let mut exchange = Exchange {
+            op: if method.is_empty() { "?".into() } else { text::bounded(method, 64, false) },
+            target: Some(shown),
+            ..Exchange::default()
+        };
+        if self.fresh && self.mid_stream {
+            exchange.flags.insert(Flags::MID_STREAM);
+        }
+        self.fresh = false;
+        exchange
+    }
+
+    fn read_responses(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        while !self.tunnel {
+            if let Some(lost) = self.pairing.lost() {
+                // An answer that is being passed over may be followed by one that can be recognised, but only one that
+                // somebody waits for.
+                let expected = !lost.begun || self.pairing.len() > 1;
+                if expected && self.found_response(streams, chunk, out) {
+                    continue;
+                }
+                if !expected {
+                    self.pairing.pass_lost(lost, &mut streams.server, out);
+                }
+                return;
+            }
+            let Some(front) = self.pairing.front() else {
+                // While a head is being read, what the server sends may already be its answer.
+                if self.head_seen_at.is_none() {
+                    drop_all(&mut streams.server, Side::Server, out);
+                }
+                return;
+            };
+            let ahead = front.seen_at.saturating_sub(streams.server.position());
+            if ahead > 0 && matches!(self.answering, Answering::Head { .. }) {
+                out.skipped(Side::Server, ahead);
+                streams.server.skip(ahead);
+            }
+            let more = match self.answering {
+                Answering::Head { scanned } => self.read_response_head(streams, chunk, scanned, out),
+                Answering::Length { start, end } => {
+                    let whole = streams.server.position() >= end;
+                    if whole {
+                        self.answered(start..end, out);
+                    }
+                    whole
+                }
+                Answering::Chunked { start, mut chunked } => {
+                    match chunked.read(&mut streams.server, Side::Server, out) {
+                        Step::Done => self.answered(start..streams.server.position(), out),
+                        Step::Wait => {
+                            self.answering = Answering::Chunked { start, chunked };
+                            return;
+                        }
+                        Step::Lost(flag) => self.lose_response(streams, start, true, flag, chunk, out),
+                    }
+                    true
+                }
+            };
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn found_response(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
+        let looks = |bytes: &[u8], _: bool| match head::status_line(bytes) {
+            Ok(_) => Looks::Yes,
+            Err(looks) => looks,
+        };
+        let found = find_start(&mut streams.server, Side::Server, chunk, out, looks);
+        if found {
+            self.pairing.found(streams.server.position(), out);
+        }
+        found
+    }
+
+    fn lose_response(
+        &mut self,
+        streams: &mut Streams,
+        start: u64,
+        begun: bool,
+        flag: Flags,
+        chunk: u64,
+        out: &mut Output,
+    ) {
+        self.answering = Answering::Head { scanned: 0 };
+        self.pairing.lose(start, begun, flag);
+        pass_chunk(&mut streams.server, Side::Server, chunk, out);
+    }
+
+    fn answered(&mut self, response: Range<u64>, out: &mut Output) {
+        self.pairing.complete(response, out);
+        self.answering = Answering::Head { scanned: 0 };
+    }
+
+    /// Reads a response head; false if more bytes are needed.
+    fn read_response_head(&mut self, streams: &mut Streams, chunk: u64, mut scanned: usize, out: &mut Output) -> bool {
+        let bytes = streams.server.bytes();
+        let hole = streams.server.hole();
+        let start = streams.server.position();
+        let flag = hole.map_or(Flags::default(), |hole| hole_flag(hole.kind));
+        if bytes.is_empty() && hole.is_none() {
+            return false;
+        }
+        let code = match head::status_line(bytes) {
+            Ok(code) => code,
+            Err(Looks::Open) if hole.is_none() => return false,
+            Err(looks) => {
+                let begun = looks == Looks::Open && !bytes.is_empty();
+                self.lose_response(streams, start, begun, flag, chunk, out);
+                return true;
+            }
+        };
+        let end = head::head_end(bytes, &mut scanned);
+        self.answering = Answering::Head { scanned };
+        if end.is_none() && hole.is_none() && bytes.len() <= MAX_HEAD_BYTES {
+            return false;
+        }
+        let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+        let head_bytes = head.len();
+        mark_response(head, start, out);
+        if (100..200).contains(&code) && code != 101 && end.is_some() {
+            streams.server.advance(head_bytes);
+            self.answering = Answering::Head { scanned: 0 };
+            return true;
+        }
+        let Some(front) = self.pairing.front_mut() else { return false };
+        let asked = front.detail;
+        front.exchange.code = Some(code_text(code));
+        if code >= 400 {
+            front.exchange.status = Status::Error;
+            front.exchange.error = reason(head);
+        }
+        if end.is_none() {
+            let flag = if hole.is_some() { flag } else { Flags::TRUNCATED };
+            self.resume_after_connect(asked);
+            self.lose_response(streams, start, true, flag, chunk, out);
+            return true;
+        }
+        let framing = head::framing(head);
+        streams.server.advance(head_bytes);
+        let body_start = streams.server.position();
+        let connected = matches!(asked, Asked::Connect) && (200..300).contains(&code);
+        if code == 101 || connected {
+            self.answered(start..body_start, out);
+            self.enter_tunnel(streams, if connected { SwitchedTo::Tunnel } else { SwitchedTo::Upgrade }, out);
+            return true;
+        }
+        self.resume_after_connect(asked);
+        let bodiless = matches!(asked, Asked::Head) || code == 204 || code == 304;
+        match (framing.coding, framing.length) {
+            _ if bodiless => self.answered(start..body_start, out),
+            (Some(true), _) => self.answering = Answering::Chunked { start, chunked: Chunked::start() },
+            (None, Some(length)) => {
+                let end = body_start.saturating_add(length);
+                out.mark(Side::Server, body_start..end, ByteClass::Value);
+                streams.server.skip(length);
+                self.answering = Answering::Length { start, end };
+            }
+            _ => {
+                // The body ends with the connection, or where the next request was seen.
+                self.answering = Answering::Head { scanned: 0 };
+                self.pairing.lose_end(start);
+            }
+        }
+        true
+    }
+
+    fn resume_after_connect(&mut self, asked: Asked) {
+        if matches!((asked, &self.asking), (Asked::Connect, Asking::Paused)) {
+            self.asking = Asking::Head { scanned: 0 };
+        }
+    }
+
+    fn enter_tunnel(&mut self, streams: &mut Streams, to: SwitchedTo, out: &mut Output) {
+        out.switched = Some(Switched { to, client: streams.client.position(), server: streams.server.position() });
+        self.pairing.finish(streams, out);
+        self.tunnel = true;
+    }
+}
+
+impl Parser for Http {
+    fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
+        let (client_chunk, server_chunk) = self.chunks.advance(streams);
+        loop {
+            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
+            self.read_requests(streams, client_chunk, out);
+            self.read_responses(streams, server_chunk, out);
+            if self.tunnel {
+                drop_all(&mut streams.client, Side::Client, out);
+                drop_all(&mut streams.server, Side::Server, out);
+                return;
+            }
+            // Only answers can make room for more requests: those of a full queue, or behind a CONNECT.
+            if streams.client.is_empty()
+                || before == (streams.client.position(), streams.server.position(), self.pairing.len())
+            {
+                return;
+            }
+        }
+    }
+
+    fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
+        self.parse(streams, out);
+        if self.tunnel {
+            return;
+        }
+        if let (Asking::Head { .. }, Some(seen_at)) = (&self.asking, self.head_seen_at) {
+            let bytes = streams.client.bytes();
+            if let Some(line) = head::first_line(bytes).and_then(head::request_line) {
+                let start = streams.client.position();
+                let mut exchange = self.request(&bytes.to_vec(), &line);
+                exchange.request = start..start + streams.client.bytes().len() as u64;
+                exchange.flags.insert(Flags::INCOMPLETE);
+                self.pairing.push(exchange, seen_at, Asked::Other, &mut streams.server, out);
+            }
+        }
+        if self.pairing.lost().is_none() {
+            match self.answering {
+                Answering::Length { start, .. } | Answering::Chunked { start, .. } => {
+                    self.pairing.finish_incomplete(start, streams, out);
+                }
+                Answering::Head { .. } => {}
+            }
+        }
+        self.pairing.finish(streams, out);
+        drop_all(&mut streams.client, Side::Client, out);
+        drop_all(&mut streams.server, Side::Server, out);
+    }
+}
+
+fn code_text(code: u16) -> Box<str> {
+    let mut buffer = [0u8; 3];
+    for (digit, divisor) in buffer.iter_mut().zip([100, 10, 1]) {
+        *digit = b'0' + (code / divisor % 10) as u8;
+    }
+    std::str::from_utf8(&buffer).unwrap_or_default().into()
+}
+
+fn reason(head: &[u8]) -> Option<Box<str>> {
+    let line = head::first_line(head)?;
+    let reason = line.get(12..)?.trim_ascii();
+    (!reason.is_empty()).then(|| text::mask_quoted(&text::bounded(reason, 256, false)))
+}
+
+fn mark_request(bytes: &[u8], start: u64, line: &head::RequestLine, out: &mut Output) {
+    if out.marks.is_none() {
+        return;
+    }
+    let at = |offset: usize| start + offset as u64;
+    out.mark(Side::Client, at(0)..at(line.target.start), ByteClass::Structure);
+    let target = bytes.get(line.target.clone()).unwrap_or_default();
+    let mut from = line.target.start;
+    head::target_values(target, |value| {
+        let value = line.target.start + value.start..line.target.start + value.end;
+        out.mark(Side::Client, at(from)..at(value.start), ByteClass::Identifier);
+        out.mark(Side::Client, at(value.start)..at(value.end), ByteClass::Value);
+        from = value.end;
+    });
+    out.mark(Side::Client, at(from)..at(line.target.end), ByteClass::Identifier);
+    mark_fields(bytes, Side::Client, start, line.target.end, out);
+}
+
+fn mark_response(bytes: &[u8], start: u64, out: &mut Output) {
+    if out.marks.is_some() {
+        mark_fields(bytes, Side::Server, start, 0, out);
+    }
+}
+
+/// Marks everything from `from` on: the rest of the first line, then fields.
+fn mark_fields(bytes: &[u8], side: Side, start: u64, mut from: usize, out: &mut Output) {
+    let at = |offset: usize| start + offset as u64;
+    head::fields(bytes, |name, value| {
+        out.mark(side, at(from)..at(name.start), ByteClass::Structure);
+        out.mark(side, at(name.start)..at(name.end), ByteClass::Identifier);
+        out.mark(side, at(name.end)..at(value.start), ByteClass::Structure);
+        let secret = bytes.get(name).is_some_and(head::is_secret);
+        out.mark(side, at(value.start)..at(value.end), if secret { ByteClass::Secret } else { ByteClass::Value });
+        from = value.end;
+    });
+    out.mark(side, at(from)..at(bytes.len()), ByteClass::Structure);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! Protocol decoders: bytes in, requests out, no I/O, no clock.
+//!
+//! A decoder sees the two directions of one connection as [`Stream`]s, consumes whole messages and pushes an
+//! [`Exchange`] (a request with its answer) for each. It knows stream offsets only; who talks, when, and which event
+//! carried a byte is the caller's to look up by offset. Bytes come from strangers: a decoder never panics, never
+//! allocates by a length that it read, and always makes progress or waits.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)
+)]
+
+mod detect;
+mod exchange;
+mod pairing;
+pub mod sql;
+mod stream;
+mod text;
+
+mod http;
+mod mysql;
+mod redis;
+
+pub use detect::{Detected, Prefix, detect};
+pub use exchange::{ByteClass, Exchange, Flags, Mark, Output, Side, Status, Switched, SwitchedTo};
+pub use stream::{Hole, HoleKind, Stream};
+
+/// How a decoder shows what it read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Keep values (SQL literals, query strings, keys' values) in `target` and `error` instead of masking them as `?`.
+    pub literals: bool,
+}
+
+/// The two directions of a connection, as a decoder sees them.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// Bytes from the side that asks.
+    pub client: Stream,
+    /// Bytes from the side that answers.
+    pub server: Stream,
+}
+
+/// A decoder of one connection.
+///
+/// The caller pushes bytes and holes into the streams in the order in which the connection's observer saw them, and
+/// calls [`Parser::parse`] after each push; the parser consumes what it can and leaves the rest. Splitting the same
+/// bytes differently must give the same exchanges.
+pub trait Parser: Send {
+    /// Consumes what can be consumed, pushing each completed exchange (in the order of completion).
+    fn parse(&mut self, streams: &mut Streams, out: &mut Output);
+
+    /// The connection or the recording ended: what is still open is pushed as unanswered (or ended by close, where
+    /// the protocol allows that).
+    fn finish(&mut self, streams: &mut Streams, out: &mut Output);
+}
+
+/// A protocol that KFR reads: one entry of [`REGISTRY`].
+pub struct Protocol {
+    /// Name as it stands in request lines.
+    pub name: &'static str,
+    /// Judges the first bytes of both directions.
+    pub detect: fn(&Prefix<'_>) -> Detected,
+    /// Makes a decoder for one connection; `mid_stream` where its start was not seen.
+    pub parser: fn(options: Options, mid_stream: bool) -> Box<dyn Parser>,
+}
+
+/// Every protocol, in the order in which ties are decided.
+pub static REGISTRY: &[Protocol] = &[http::PROTOCOL, mysql::PROTOCOL, redis::PROTOCOL];

@@ -1,0 +1,562 @@
+//! Answers to commands: OK, ERR, result sets, prepared statements
+//! (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_query_response.html>).
+//!
+//! What ends a list of columns or rows is told by the packets themselves, never by remembered capabilities, so that a
+//! connection opened before the recording is read as well: an EOF packet has 5 bytes, the OK packet that replaces it
+//! (`CLIENT_DEPRECATE_EOF`) at least 7, and a row that begins with the same byte at least 16 MiB.
+
+use super::packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Packet, Peek, length_encoded, peek, take, u16_le, u32_le};
+use super::{Answer, Asking, MySql, login};
+use crate::pairing::{Looks, drop_all, find_start, pass_chunk};
+use crate::{ByteClass, Flags, Output, Side, Status, Streams, text};
+
+const OK: u8 = 0x00;
+const FILE: u8 = 0xfb;
+const EOF: u8 = 0xfe;
+const ERR: u8 = 0xff;
+
+const SERVER_MORE_RESULTS_EXISTS: u16 = 0x0008;
+const SERVER_STATUS_CURSOR_EXISTS: u16 = 0x0040;
+
+/// Bytes of OK, ERR and column-count packets that are looked at; messages are at most 512 bytes long.
+const WANTED_BYTES: usize = 600;
+
+/// Columns that a result may have (servers: 4096).
+const MAX_COLUMNS: u64 = 1 << 16;
+
+/// What comes next from the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The first packet of an answer, or of one more result.
+    First,
+    /// Column descriptions of a result set.
+    Columns {
+        left: u64,
+    },
+    /// An EOF, or the first row.
+    AfterColumns,
+    Rows,
+    /// Descriptions of parameters, and then of so many columns.
+    Prepared {
+        left: u64,
+        columns: u64,
+    },
+    /// The EOF behind them.
+    AfterPrepared {
+        columns: u64,
+    },
+    /// Column descriptions up to an EOF.
+    Fields,
+    /// The client's file comes first.
+    File,
+    /// Questions about who it is.
+    Login,
+    /// Events.
+    Binlog,
+}
+
+/// How far the answer to the oldest command was read.
+#[derive(Debug)]
+pub(super) struct Answering {
+    stage: Stage,
+    /// Where the answer begins, once its first packet was seen.
+    start: Option<u64>,
+    /// Sequence number of the next packet.
+    sequence: u8,
+    /// The next packet goes on with the last one's payload.
+    continued: bool,
+    rows: u64,
+    /// Whether `CLIENT_DEPRECATE_EOF` was agreed on, where that is known.
+    pub deprecate_eof: Option<bool>,
+    /// What is left of the answer are bytes that have yet to arrive.
+    complete: bool,
+}
+
+impl Default for Answering {
+    fn default() -> Self {
+        Self {
+            stage: Stage::First,
+            start: None,
+            sequence: 1,
+            continued: false,
+            rows: 0,
+            deprecate_eof: None,
+            complete: false,
+        }
+    }
+}
+
+impl Answering {
+    /// Where the answer that is being read begins.
+    pub fn begun(&self) -> Option<u64> {
+        self.start
+    }
+
+    fn reset(&mut self) {
+        *self = Self { deprecate_eof: self.deprecate_eof, ..Self::default() };
+    }
+}
+
+/// What one packet means for the answer.
+enum Step {
+    /// It goes on.
+    More(Stage),
+    /// It is complete with this packet.
+    Done,
+    /// Look at the packet again, at this stage.
+    Again(Stage),
+    /// What the packet means is in a hole, or it means nothing.
+    Lost(Flags),
+}
+
+/// Whether bytes look like the first packet of an answer.
+pub(super) fn looks_like_answer(bytes: &[u8], sequence: u8) -> Looks {
+    let &[a, b, c, number, first, ..] = bytes else { return Looks::Open };
+    let length = u32::from_le_bytes([a, b, c, 0]);
+    if number != sequence || length == 0 {
+        return Looks::No;
+    }
+    match first {
+        OK => (length >= 7 && length < 1 << 16).into(),
+        ERR => (length >= 9 && length < 1024).into(),
+        EOF => (length == 5 || length >= 7 && length < 1 << 16).into(),
+        FILE => (length < 4096).into(),
+        0xfc => (length == 3 || length == 4).into(),
+        1..=0xfa => (length == 1 || length == 2).into(),
+        _ => Looks::No,
+    }
+}
+
+impl MySql {
+    pub(super) fn read_answers(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        loop {
+            let server = &mut streams.server;
+            if self.answering.complete {
+                if server.is_skipping() {
+                    return;
+                }
+                let end = server.position();
+                self.answered(end, out);
+                continue;
+            }
+            if server.is_empty() {
+                return;
+            }
+            let Some(front) = self.pairing.front() else {
+                self.read_unasked(streams, out);
+                return;
+            };
+            let expected = front.detail.sequence;
+            let seen_at = front.seen_at;
+            if let Some(lost) = self.pairing.lost() {
+                if lost.begun {
+                    self.pairing.pass_lost(lost, server, out);
+                    return;
+                }
+                let looks = |bytes: &[u8], _: bool| looks_like_answer(bytes, expected);
+                if !find_start(server, Side::Server, chunk, out, looks) {
+                    return;
+                }
+                self.pairing.found(server.position(), out);
+            }
+            if self.answering.start.is_none() && server.position() < seen_at {
+                self.read_unasked(streams, out);
+                continue;
+            }
+            if !self.read_answer_packet(streams, chunk, expected, out) {
+                return;
+            }
+        }
+    }
+
+    /// Passes over what no command has asked for: the greeting and the login.
+    fn read_unasked(&mut self, streams: &mut Streams, out: &mut Output) {
+        let before = self.pairing.front().map_or(u64::MAX, |front| front.seen_at);
+        let server = &mut streams.server;
+        if !self.greeted {
+            match peek(server, 64) {
+                Peek::Wait if server.end() <= before && before == u64::MAX => return,
+                Peek::Packet(packet) if packet.missing.is_none() => {
+                    out.rejected |= !login::is_greeting(packet.payload) && packet.first() != Some(ERR);
+                }
+                _ => {}
+            }
+            self.greeted = true;
+        }
+        let to = before.min(server.end());
+        let count = to.saturating_sub(server.position());
+        if matches!(self.asking, Asking::Greeted | Asking::Login) || self.fresh && !self.mid_stream {
+            out.mark(Side::Server, server.position()..to, ByteClass::Structure);
+            server.skip(count);
+        } else if before == u64::MAX {
+            drop_all(server, Side::Server, out);
+        } else {
+            out.skipped(Side::Server, count);
+            server.skip(count);
+        }
+    }
+
+    fn answered(&mut self, end: u64, out: &mut Output) {
+        let start = self.answering.start.unwrap_or(end);
+        if let Some(front) = self.pairing.front_mut() {
+            let counts = matches!(front.detail.answer, Answer::Results | Answer::Rows);
+            if counts && front.exchange.status == Status::Ok {
+                front.exchange.rows = Some(self.answering.rows);
+            }
+        }
+        self.answering.reset();
+        self.pairing.complete(start..end, out);
+    }
+
+    /// Reads one packet of an answer; false if more bytes are needed.
+    fn read_answer_packet(&mut self, streams: &mut Streams, chunk: u64, expected: u8, out: &mut Output) -> bool {
+        let server = &mut streams.server;
+        let at = server.position();
+        let wanted = match self.answering.stage {
+            _ if self.answering.continued => 0,
+            Stage::Columns { .. } | Stage::Prepared { .. } => 1,
+            Stage::Rows | Stage::AfterColumns | Stage::Binlog | Stage::Fields => match peek(server, 1) {
+                Peek::Packet(packet) if matches!(packet.first(), Some(ERR | EOF)) => WANTED_BYTES,
+                _ => 1,
+            },
+            _ => WANTED_BYTES,
+        };
+        let packet = match peek(server, wanted) {
+            Peek::Packet(packet) => packet,
+            Peek::Wait => return false,
+            Peek::Lost(flag) => {
+                let begun = self.answering.start.is_some() || !server.bytes().is_empty();
+                self.lose_answer(at, begun, flag, streams, chunk, out);
+                return true;
+            }
+        };
+        let first = self.answering.start.is_none();
+        let free = matches!(self.answering.stage, Stage::File | Stage::Login);
+        let due = if first { expected } else { self.answering.sequence };
+        if packet.sequence != due && !free {
+            if matches!(self.answering.stage, Stage::AfterPrepared { .. }) {
+                // No EOF came: it was complete before this packet.
+                self.answering.deprecate_eof = Some(true);
+                self.answering.complete = true;
+                return true;
+            }
+            self.lose_answer(at, !first, Flags::default(), streams, chunk, out);
+            return true;
+        }
+        let (size, length, sequence) = (packet.size(), packet.length, packet.sequence);
+        let step =
+            if self.answering.continued { Step::More(self.answering.stage) } else { self.packet(&packet, out, at) };
+        match step {
+            Step::Again(stage) => {
+                self.answering.stage = stage;
+                self.answering.sequence = sequence;
+                return true;
+            }
+            Step::Lost(flag) => {
+                self.answering.start.get_or_insert(at);
+                self.lose_answer(at, true, flag, streams, chunk, out);
+                return true;
+            }
+            Step::More(stage) => self.answering.stage = stage,
+            Step::Done => self.answering.complete = true,
+        }
+        self.answering.start.get_or_insert(at);
+        self.answering.sequence = sequence.wrapping_add(1);
+        self.answering.continued = length == MAX_PAYLOAD_BYTES;
+        streams.server.skip(size);
+        if let Stage::AfterPrepared { columns: 0 } = self.answering.stage
+            && self.answering.deprecate_eof.is_none()
+            && streams.server.is_empty()
+        {
+            // Nothing tells whether an EOF follows but its coming: the answer ends where the next command is seen.
+            let start = self.answering.start.unwrap_or(at);
+            self.answering.reset();
+            self.pairing.lose_end(start);
+        }
+        true
+    }
+
+    /// What a packet of an answer, beginning at stream offset `at`, means at the current stage.
+    fn packet(&mut self, packet: &Packet<'_>, out: &mut Output, at: u64) -> Step {
+        let class = match self.answering.stage {
+            Stage::Columns { .. } | Stage::Prepared { .. } | Stage::Fields => ByteClass::Identifier,
+            Stage::Rows | Stage::Binlog => ByteClass::Value,
+            Stage::AfterColumns if !matches!(packet.first(), Some(EOF | ERR)) => ByteClass::Value,
+            _ if packet.first() == Some(ERR) => ByteClass::Value,
+            _ => ByteClass::Structure,
+        };
+        let step = self.step(packet);
+        if !matches!(step, Step::Again(_) | Step::Lost(_)) {
+            let head = if packet.first() == Some(ERR) { 3 } else { 0 };
+            let payload = at + HEADER_BYTES as u64 + packet.length.min(head);
+            out.mark(Side::Server, at..payload, ByteClass::Structure);
+            out.mark(Side::Server, payload..at + packet.size(), class);
+        }
+        step
+    }
+
+    fn step(&mut self, packet: &Packet<'_>) -> Step {
+        let Some(front) = self.pairing.front() else { return Step::Lost(Flags::default()) };
+        let answer = front.detail.answer;
+        let Some(kind) = packet.first() else {
+            return match packet.missing {
+                Some(flag) => Step::Lost(flag),
+                None if answer == Answer::Single => Step::Done,
+                None => Step::Lost(Flags::default()),
+            };
+        };
+        let short = packet.length < MAX_PAYLOAD_BYTES;
+        match self.answering.stage {
+            Stage::First => match answer {
+                _ if kind == ERR => self.failed(packet),
+                Answer::Fields => Step::Again(Stage::Fields),
+                Answer::Rows => Step::Again(Stage::Rows),
+                Answer::Login => Step::Again(Stage::Login),
+                Answer::Binlog => Step::Again(Stage::Binlog),
+                Answer::Prepared => self.prepared(packet),
+                Answer::Results => self.result(packet),
+                Answer::Single | Answer::None => Step::Done,
+            },
+            Stage::File => Step::Again(Stage::First),
+            Stage::Columns { left: 0 | 1 } => Step::More(Stage::AfterColumns),
+            Stage::Columns { left } => Step::More(Stage::Columns { left: left - 1 }),
+            Stage::AfterColumns if kind == EOF && packet.length == 5 => {
+                self.answering.deprecate_eof.get_or_insert(false);
+                match eof_status(packet) {
+                    Some(status) if status & SERVER_STATUS_CURSOR_EXISTS != 0 => self.ended(status),
+                    Some(_) => Step::More(Stage::Rows),
+                    None => Step::Lost(packet.missing.unwrap_or_default()),
+                }
+            }
+            Stage::AfterColumns => {
+                if !matches!(kind, ERR) {
+                    self.answering.deprecate_eof.get_or_insert(true);
+                }
+                Step::Again(Stage::Rows)
+            }
+            Stage::Rows => match kind {
+                ERR => self.failed(packet),
+                EOF if short => match eof_status(packet) {
+                    Some(status) => self.ended(status),
+                    None => Step::Lost(packet.missing.unwrap_or_default()),
+                },
+                _ => {
+                    self.answering.rows += 1;
+                    Step::More(Stage::Rows)
+                }
+            },
+            Stage::Prepared { left: 0 | 1, columns } => self.described(columns),
+            Stage::Prepared { left, columns } => Step::More(Stage::Prepared { left: left - 1, columns }),
+            Stage::AfterPrepared { columns } if kind == EOF && packet.length == 5 => {
+                self.answering.deprecate_eof.get_or_insert(false);
+                if columns == 0 { Step::Done } else { Step::More(Stage::Prepared { left: columns, columns: 0 }) }
+            }
+            Stage::AfterPrepared { columns } => {
+                self.answering.deprecate_eof.get_or_insert(true);
+                if columns == 0 {
+                    return Step::Lost(Flags::default());
+                }
+                Step::Again(Stage::Prepared { left: columns, columns: 0 })
+            }
+            Stage::Fields => match kind {
+                ERR => self.failed(packet),
+                EOF if short => Step::Done,
+                _ => Step::More(Stage::Fields),
+            },
+            Stage::Login => match kind {
+                ERR => self.failed(packet),
+                OK => Step::Done,
+                _ => Step::More(Stage::Login),
+            },
+            Stage::Binlog => match kind {
+                ERR => self.failed(packet),
+                EOF if packet.length < 9 => Step::Done,
+                _ => Step::More(Stage::Binlog),
+            },
+        }
+    }
+
+    /// A result set ended with these status flags.
+    fn ended(&self, status: u16) -> Step {
+        if status & SERVER_MORE_RESULTS_EXISTS != 0 { Step::More(Stage::First) } else { Step::Done }
+    }
+
+    /// The descriptions of parameters or columns of a prepared statement are complete.
+    fn described(&self, columns: u64) -> Step {
+        match (self.answering.deprecate_eof, columns) {
+            (Some(true), 0) => Step::Done,
+            (Some(true), _) => Step::More(Stage::Prepared { left: columns, columns: 0 }),
+            _ => Step::More(Stage::AfterPrepared { columns }),
+        }
+    }
+
+    fn failed(&mut self, packet: &Packet<'_>) -> Step {
+        let mut rest = packet.payload.get(1..).unwrap_or_default();
+        let Some(code) = u16_le(&mut rest) else {
+            if let Some(front) = self.pairing.front_mut() {
+                front.exchange.status = Status::Error;
+                front.exchange.flags.insert(packet.missing.unwrap_or_default());
+            }
+            return Step::Done;
+        };
+        if code == u16::MAX {
+            // MariaDB's progress report (mariadb.com/kb/en/err_packet): no error.
+            return Step::More(self.answering.stage);
+        }
+        let message = match rest {
+            [b'#', _, _, _, _, _, message @ ..] => message,
+            _ => rest,
+        };
+        let message = text::bounded(message, WANTED_BYTES, packet.missing.is_some());
+        let literals = self.options.literals;
+        if let Some(front) = self.pairing.front_mut() {
+            let exchange = &mut front.exchange;
+            exchange.status = Status::Error;
+            exchange.code = Some(code.to_string().into());
+            exchange.error = Some(if literals { message } else { mask_message(code, &message) });
+            exchange.flags.insert(packet.missing.unwrap_or_default());
+        }
+        Step::Done
+    }
+
+    /// The first packet of a result.
+    fn result(&mut self, packet: &Packet<'_>) -> Step {
+        match packet.first() {
+            Some(OK) if packet.length >= 7 => match ok_packet(packet) {
+                Some((affected, status)) => {
+                    self.answering.rows = self.answering.rows.saturating_add(affected);
+                    self.ended(status)
+                }
+                None => Step::Lost(packet.missing.unwrap_or_default()),
+            },
+            Some(EOF) if packet.length < 9 => Step::Done,
+            Some(FILE) => {
+                self.asking = Asking::File;
+                Step::More(Stage::File)
+            }
+            _ => match column_count(packet) {
+                Some((columns, true)) if (1..=MAX_COLUMNS).contains(&columns) => {
+                    Step::More(Stage::Columns { left: columns })
+                }
+                Some((columns, false)) if columns <= MAX_COLUMNS => Step::More(Stage::AfterColumns),
+                _ => Step::Lost(packet.missing.unwrap_or_default()),
+            },
+        }
+    }
+
+    /// The first packet of the answer to a prepare: number, columns, parameters, a zero, warnings
+    /// (page_protocol_com_stmt_prepare.html).
+    fn prepared(&mut self, packet: &Packet<'_>) -> Step {
+        let mut rest = packet.payload.get(1..).unwrap_or_default();
+        let lost = Step::Lost(packet.missing.unwrap_or_default());
+        if packet.first() != Some(OK) {
+            return lost;
+        }
+        let Some(id) = u32_le(&mut rest) else { return lost };
+        if let Some(statement) = self.pairing.front_mut().and_then(|front| front.detail.prepares.take()) {
+            self.remember(id, statement);
+        }
+        let (Some(columns), Some(parameters)) = (u16_le(&mut rest), u16_le(&mut rest)) else { return lost };
+        // A zero, warnings, and whether descriptions follow (CLIENT_OPTIONAL_RESULTSET_METADATA).
+        if packet.length == 13 && rest.get(3) == Some(&0) {
+            return Step::Done;
+        }
+        match (u64::from(parameters), u64::from(columns)) {
+            (0, 0) => Step::Done,
+            (0, columns) => Step::More(Stage::Prepared { left: columns, columns: 0 }),
+            (parameters, columns) => Step::More(Stage::Prepared { left: parameters, columns }),
+        }
+    }
+
+    fn lose_answer(&mut self, at: u64, begun: bool, flag: Flags, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        let start = self.answering.start.unwrap_or(at);
+        self.answering.reset();
+        self.pairing.lose(start, begun, flag);
+        pass_chunk(&mut streams.server, Side::Server, chunk, out);
+    }
+}
+
+/// Affected rows and status flags of an OK packet (page_protocol_basic_ok_packet.html).
+fn ok_packet(packet: &Packet<'_>) -> Option<(u64, u16)> {
+    let mut rest = packet.payload.get(1..)?;
+    let affected = length_encoded(&mut rest)?;
+    length_encoded(&mut rest)?;
+    Some((affected, u16_le(&mut rest)?))
+}
+
+/// Status flags of an EOF packet (page_protocol_basic_eof_packet.html) or of the OK packet that stands for it.
+fn eof_status(packet: &Packet<'_>) -> Option<u16> {
+    if packet.length != 5 {
+        return ok_packet(packet).map(|(_, status)| status);
+    }
+    let mut rest = packet.payload.get(1..)?;
+    take(&mut rest, 2)?;
+    u16_le(&mut rest)
+}
+
+/// Columns of a result set, and whether their descriptions follow. The flag that tells the latter stands behind the count
+/// with MariaDB (`MARIADB_CLIENT_CACHE_METADATA`) and before it with MySQL (`CLIENT_OPTIONAL_RESULTSET_METADATA`).
+fn column_count(packet: &Packet<'_>) -> Option<(u64, bool)> {
+    let payload = packet.payload.get(..usize::try_from(packet.length).ok()?)?;
+    let counted = |mut bytes: &[u8]| length_encoded(&mut bytes).filter(|_| bytes.is_empty());
+    if let Some(count) = counted(payload) {
+        return Some((count, true));
+    }
+    if let Some((&flag @ 0..=1, count)) = payload.split_last()
+        && let Some(count @ 1..) = counted(count)
+    {
+        return Some((count, flag == 1));
+    }
+    match payload.split_first() {
+        Some((&flag @ 0..=1, count)) => counted(count).map(|count| (count, flag == 1)),
+        _ => None,
+    }
+}
+
+/// An error message without values. What a statement or a key held stands between quotes and may hold quotes itself.
+fn mask_message(code: u16, message: &str) -> Box<str> {
+    const PARSE_ERROR: u16 = 1064;
+    const SYNTAX_ERROR: u16 = 1149;
+    const DUP_ENTRY: u16 = 1062;
+    let (open, close) = match code {
+        PARSE_ERROR | SYNTAX_ERROR => (message.find('\''), message.rfind('\'')),
+        DUP_ENTRY => (message.find('\''), message.rfind("' for key ")),
+        _ => (None, None),
+    };
+    match (open, close) {
+        (Some(open), Some(close)) if open < close => match (message.get(..=open), message.get(close..)) {
+            (Some(before), Some(after)) => format!("{before}?{after}").into(),
+            _ => text::mask_quoted(message),
+        },
+        _ => text::mask_quoted(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn column_counts_with_and_without_a_flag() {
+        let of = |payload: &[u8]| {
+            column_count(&Packet { length: payload.len() as u64, sequence: 1, payload, missing: None })
+        };
+        assert_eq!(of(&[3]), Some((3, true)));
+        assert_eq!(of(&[3, 0]), Some((3, false)));
+        assert_eq!(of(&[3, 1]), Some((3, true)));
+        assert_eq!(of(&[1, 0]), Some((1, false)));
+        assert_eq!(of(&[1, 5]), Some((5, true)));
+        assert_eq!(of(&[0, 5]), Some((5, false)));
+        assert_eq!(of(&[0xfc, 0x2c, 0x01]), Some((300, true)));
+        assert_eq!(of(&[0xfc, 0x2c, 0x01, 0]), Some((300, false)));
+        assert_eq!(of(b"abc"), None);
+    }
+
+    #[test]
+    fn messages_are_masked() {
+        let of = |code, text| mask_message(code, text).into_string();
+        assert_eq!(of(1064, "near 'x = 'a' and b' at line 1"), "near '?' at line 1");
+        assert_eq!(of(1062, "Duplicate entry 'a' b' for key 't.k'"), "Duplicate entry '?' for key 't.k'");
+        assert_eq!(of(1146, "Table 'a.b' doesn't exist"), "Table '?' doesn't exist");
+    }
+}

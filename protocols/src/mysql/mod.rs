@@ -1,0 +1,504 @@
+//! MySQL and MariaDB, text and prepared statements
+//! (<https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>,
+//! <https://mariadb.com/kb/en/clientserver-protocol/>).
+
+mod answer;
+mod command;
+mod login;
+mod packet;
+
+use std::collections::HashMap;
+
+use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, pass_chunk};
+use crate::sql::{self, Dialect};
+use crate::{
+    ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Streams, Switched,
+    SwitchedTo, text,
+};
+use answer::{Answering, looks_like_answer};
+use command::{Answer, Carries, Command, looks_like_command};
+use packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Packet, Peek, peek};
+
+pub(crate) const PROTOCOL: Protocol =
+    Protocol { name: "mysql", detect, parser: |options, mid_stream| Box::new(MySql::new(options, mid_stream)) };
+
+/// Bytes of a statement that are looked at. What is shown of it is shorter; lists in it collapse.
+const MAX_SQL_BYTES: usize = 32 << 10;
+
+/// Bytes of the texts of prepared statements that are remembered for one connection.
+const MAX_PREPARED_BYTES: usize = 16 << 20;
+
+fn detect(prefix: &Prefix<'_>) -> Detected {
+    if !prefix.mid_stream {
+        return match prefix.server {
+            [] if prefix.client.is_empty() => Detected::Maybe,
+            [a, b, 0, 0, payload @ ..] => {
+                let length = usize::from(u16::from_le_bytes([*a, *b]));
+                let seen = payload.get(..length).unwrap_or(payload);
+                let client_fits = matches!(prefix.client, [] | [_] | [_, _] | [_, _, _] | [_, _, _, 1, ..]);
+                match (seen.first(), login::is_greeting(seen)) {
+                    (_, true) if client_fits => Detected::Certain,
+                    // ERR: too many connections, host not allowed.
+                    (Some(0xff), _) if length > 9 && seen.len() == length && prefix.client.is_empty() => {
+                        Detected::Likely
+                    }
+                    (Some(10), _) if seen.len() < length && seen.len() < 96 && client_fits => Detected::Maybe,
+                    (None, _) => Detected::Maybe,
+                    _ => Detected::No,
+                }
+            }
+            [_] | [_, _] | [_, _, 0] => Detected::Maybe,
+            _ => Detected::No,
+        };
+    }
+    let client =
+        if prefix.client.is_empty() { Looks::Open } else { looks_like_command(prefix.client, prefix.complete) };
+    match (client, looks_like_answer(prefix.server, 1)) {
+        (Looks::Yes, Looks::Yes) => Detected::Certain,
+        (Looks::Yes, _) if is_statement(prefix.client) => Detected::Likely,
+        (Looks::Yes | Looks::Open, _) => Detected::Maybe,
+        (Looks::No, _) => Detected::No,
+    }
+}
+
+/// A statement in plain words, or the execution of a prepared one.
+fn is_statement(bytes: &[u8]) -> bool {
+    let Some((command, content)) = bytes.get(HEADER_BYTES..).and_then(|payload| payload.split_first()) else {
+        return false;
+    };
+    const VERBS: &[&[u8]] = &[
+        b"select",
+        b"insert",
+        b"update",
+        b"delete",
+        b"set ",
+        b"show",
+        b"begin",
+        b"commit",
+        b"rollback",
+        b"call",
+        b"replace",
+        b"start ",
+        b"with ",
+        b"use ",
+        b"/*",
+    ];
+    let text = command::query_text(content).trim_ascii_start();
+    match *command {
+        command::QUERY | command::PREPARE => {
+            VERBS.iter().any(|verb| text.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb)))
+        }
+        command::EXECUTE => true,
+        _ => false,
+    }
+}
+
+/// A statement as it is shown.
+#[derive(Debug, Clone)]
+struct Statement {
+    /// With literals, where they are asked for.
+    target: Box<str>,
+    normalised: Box<str>,
+}
+
+/// What the answer to a command depends on.
+#[derive(Debug)]
+struct Asked {
+    answer: Answer,
+    /// What a prepare prepares.
+    prepares: Option<Statement>,
+    /// Sequence number of the answer's first packet.
+    sequence: u8,
+}
+
+/// Where the client's stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// Before its first packet.
+    Greeted,
+    /// Proving who it is.
+    Login,
+    /// At a command.
+    Command,
+    /// In a command of more than 16 MiB.
+    Continuation,
+    /// Sending a file, up to an empty packet.
+    File,
+    /// Looking for a command at the starts of chunks.
+    Search,
+}
+
+struct MySql {
+    options: Options,
+    mid_stream: bool,
+    /// No command was read yet.
+    fresh: bool,
+    chunks: Chunks,
+    pairing: Pairing<Asked>,
+    asking: Asking,
+    seen_at: Option<u64>,
+    compressed: bool,
+    /// The server's first packet was looked at.
+    greeted: bool,
+    answering: Answering,
+    statements: HashMap<u32, Statement>,
+    statement_bytes: usize,
+    last_prepared: Option<Statement>,
+    switched: bool,
+}
+
+impl MySql {
+    fn new(options: Options, mid_stream: bool) -> Self {
+        Self {
+            options,
+            mid_stream,
+            fresh: true,
+            chunks: Chunks::default(),
+            pairing: Pairing::default(),
+            asking: if mid_stream { Asking::Search } else { Asking::Greeted },
+            seen_at: None,
+            compressed: false,
+            greeted: mid_stream,
+            answering: Answering::default(),
+            statements: HashMap::new(),
+            statement_bytes: 0,
+            last_prepared: None,
+            switched: false,
+        }
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        while !self.switched && !streams.client.is_empty() {
+            if self.asking == Asking::Search {
+                if !find_start(&mut streams.client, Side::Client, chunk, out, looks_like_command) {
+                    return;
+                }
+                self.asking = Asking::Command;
+            }
+            if self.pairing.is_full(streams, out) || !self.read_packet(streams, chunk, out) {
+                return;
+            }
+        }
+    }
+
+    fn search(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        pass_chunk(&mut streams.client, Side::Client, chunk, out);
+        self.asking = Asking::Search;
+        self.seen_at = None;
+    }
+
+    /// Reads one packet of the client; false if more bytes are needed.
+    fn read_packet(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
+        if !streams.client.bytes().is_empty() && self.seen_at.is_none() {
+            self.seen_at = Some(self.pairing.seen_now(streams));
+        }
+        let packet = match peek(&streams.client, 1) {
+            Peek::Packet(packet) => packet,
+            Peek::Wait => return false,
+            Peek::Lost(_) => {
+                self.search(streams, chunk, out);
+                return true;
+            }
+        };
+        let start = streams.client.position();
+        let size = packet.size();
+        match self.asking {
+            Asking::Greeted => return self.read_login(streams, chunk, out),
+            Asking::Continuation => {
+                if let Some(last) = self.pairing.back_mut()
+                    && last.exchange.request.end == start
+                {
+                    last.exchange.request.end = start + size;
+                    last.detail.sequence = packet.sequence.wrapping_add(1);
+                }
+                if packet.length < MAX_PAYLOAD_BYTES {
+                    self.asking = Asking::Command;
+                }
+                out.mark(Side::Client, start..start + size, ByteClass::Value);
+            }
+            Asking::File => {
+                if let Some(last) = self.pairing.front_mut() {
+                    last.exchange.request.end = start + size;
+                }
+                if packet.length == 0 {
+                    self.asking = Asking::Command;
+                }
+                out.mark(Side::Client, start..start + size, ByteClass::Value);
+            }
+            _ if packet.sequence == 0 => return self.read_command(streams, chunk, out),
+            Asking::Login => out.mark(Side::Client, start..start + size, ByteClass::Secret),
+            _ if self.pairing.front().is_some_and(|front| front.detail.answer == Answer::Login) => {
+                out.mark(Side::Client, start..start + size, ByteClass::Secret);
+            }
+            _ => {
+                self.search(streams, chunk, out);
+                return true;
+            }
+        }
+        self.seen_at = None;
+        streams.client.skip(size);
+        true
+    }
+
+    /// Reads the client's first packet; false if more bytes are needed.
+    fn read_login(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
+        let packet = match peek(&streams.client, 4096) {
+            Peek::Packet(packet) => packet,
+            _ => return false,
+        };
+        let start = streams.client.position();
+        self.asking = Asking::Login;
+        if packet.sequence == 0 {
+            // The login was not seen, though the connection's start was.
+            return self.read_command(streams, chunk, out);
+        }
+        self.seen_at = None;
+        let agreed = login::response(packet.payload);
+        out.mark(Side::Client, start..start + HEADER_BYTES as u64, ByteClass::Structure);
+        if agreed.is_some_and(|agreed| agreed.tls) {
+            let size = packet.size();
+            out.mark(Side::Client, start + HEADER_BYTES as u64..start + size, ByteClass::Structure);
+            streams.client.skip(size);
+            self.switch(SwitchedTo::Tls, streams, out);
+            return true;
+        }
+        login::mark_response(packet.payload, start + HEADER_BYTES as u64, packet.length, out);
+        if let Some(agreed) = agreed {
+            self.compressed = agreed.compressed;
+            self.answering.deprecate_eof = Some(agreed.deprecate_eof);
+        }
+        let size = packet.size();
+        streams.client.skip(size);
+        true
+    }
+
+    fn switch(&mut self, to: SwitchedTo, streams: &Streams, out: &mut Output) {
+        self.pairing.finish(streams, out);
+        self.switched = true;
+        out.switched = Some(Switched { to, client: streams.client.position(), server: streams.server.position() });
+    }
+
+    /// Reads a command packet; false if more bytes are needed.
+    fn read_command(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
+        if self.compressed {
+            self.switch(SwitchedTo::Compressed, streams, out);
+            return true;
+        }
+        let Peek::Packet(packet) = peek(&streams.client, 1) else { return false };
+        let known = match packet.first() {
+            Some(byte) => command::of(byte).map(|command| (byte, command)),
+            // The command itself is in a hole: a request, but none knows which.
+            None if packet.missing.is_some() => {
+                Some((0, Command { op: "?", answer: Answer::Results, carries: Carries::Other }))
+            }
+            None => None,
+        };
+        let Some((byte, command)) = known else {
+            if self.fresh && !self.mid_stream {
+                out.rejected = true;
+            }
+            self.search(streams, chunk, out);
+            return true;
+        };
+        let wanted = match command.carries {
+            Carries::Query | Carries::Sql => MAX_SQL_BYTES,
+            Carries::Name | Carries::Secret => 512,
+            Carries::Statement => 5,
+            Carries::Other => 1,
+        };
+        let packet = match peek(&streams.client, wanted) {
+            Peek::Packet(packet) => packet,
+            _ => return false,
+        };
+        let start = streams.client.position();
+        let size = packet.size();
+        let content = packet.payload.get(1..).unwrap_or_default();
+        let content = content.get(..wanted).unwrap_or(content);
+        let mut exchange =
+            Exchange { op: command.op.into(), request: start..start.saturating_add(size), ..Exchange::default() };
+        if let Some(flag) = packet.missing {
+            exchange.flags.insert(flag);
+        }
+        if std::mem::take(&mut self.fresh) && self.mid_stream {
+            exchange.flags.insert(Flags::MID_STREAM);
+        }
+        let prepares = self.describe(byte, command, &packet, content, &mut exchange);
+        mark_command(command, content, start, size, out);
+        let seen_at = match self.seen_at.take() {
+            Some(seen_at) => seen_at,
+            None => self.pairing.seen_now(streams),
+        };
+        self.asking = if packet.length == MAX_PAYLOAD_BYTES { Asking::Continuation } else { Asking::Command };
+        streams.client.skip(size);
+        if command.answer == Answer::None {
+            exchange.flags.insert(Flags::NO_REPLY);
+            out.exchanges.push(exchange);
+        } else {
+            let asked = Asked { answer: command.answer, prepares, sequence: 1 };
+            self.pairing.push(exchange, seen_at, asked, &mut streams.server, out);
+        }
+        true
+    }
+
+    /// Fills in what a command is about; returns what it prepares.
+    fn describe(
+        &mut self,
+        byte: u8,
+        command: Command,
+        packet: &Packet<'_>,
+        content: &[u8],
+        exchange: &mut Exchange,
+    ) -> Option<Statement> {
+        match command.carries {
+            Carries::Query | Carries::Sql => {
+                let text = if command.carries == Carries::Query { command::query_text(content) } else { content };
+                let cut = packet.length > 1 + content.len() as u64;
+                let normalised: Box<str> = sql::normalise(text, Dialect::MySql, cut).into();
+                let target = match self.options.literals {
+                    true => text::bounded(text, text::MAX_TEXT_BYTES, cut),
+                    false => normalised.clone(),
+                };
+                if byte == command::PREPARE {
+                    let statement = Statement { target, normalised };
+                    show(exchange, &statement, true);
+                    self.last_prepared = Some(statement.clone());
+                    return Some(statement);
+                }
+                exchange.target = Some(target);
+                exchange.statement = Some(normalised);
+            }
+            Carries::Name => {
+                let name = content.split(|b| *b == 0).next().unwrap_or_default();
+                exchange.target = Some(text::bounded(name, 256, packet.missing.is_some()));
+            }
+            Carries::Statement => self.describe_statement(byte, content, exchange),
+            // Its answer decides whether the statements are gone; a user who may not be changed has lost the
+            // connection anyway.
+            Carries::Secret if byte == command::CHANGE_USER => self.forget_statements(),
+            _ if byte == command::RESET_CONNECTION => self.forget_statements(),
+            _ => {}
+        }
+        None
+    }
+
+    fn describe_statement(&mut self, byte: u8, content: &[u8], exchange: &mut Exchange) {
+        let id = content.first_chunk().map(|id| u32::from_le_bytes(*id));
+        let statement = match id {
+            // MariaDB: the statement prepared last, whose number the client doesn't know yet.
+            Some(u32::MAX) => self.last_prepared.as_ref(),
+            Some(id) => self.statements.get(&id),
+            None => None,
+        };
+        let runs = matches!(byte, command::EXECUTE | command::BULK_EXECUTE);
+        match statement {
+            Some(statement) => show(exchange, statement, runs),
+            None => exchange.flags.insert(Flags::UNKNOWN_STATEMENT),
+        }
+        if let (command::CLOSE, Some(id)) = (byte, id)
+            && let Some(statement) = self.statements.remove(&id)
+        {
+            self.statement_bytes = self.statement_bytes.saturating_sub(statement.bytes());
+        }
+    }
+
+    fn remember(&mut self, id: u32, statement: Statement) {
+        if self.statement_bytes + statement.bytes() <= MAX_PREPARED_BYTES {
+            self.statement_bytes += statement.bytes();
+            if let Some(old) = self.statements.insert(id, statement) {
+                self.statement_bytes = self.statement_bytes.saturating_sub(old.bytes());
+            }
+        }
+    }
+
+    fn forget_statements(&mut self) {
+        self.statements.clear();
+        self.statement_bytes = 0;
+    }
+}
+
+impl Statement {
+    /// Memory that it takes, about.
+    fn bytes(&self) -> usize {
+        self.target.len() + self.normalised.len() + 64
+    }
+}
+
+fn show(exchange: &mut Exchange, statement: &Statement, runs: bool) {
+    exchange.target = Some(statement.target.clone());
+    if runs {
+        exchange.statement = Some(statement.normalised.clone());
+    }
+}
+
+fn mark_command(command: Command, content: &[u8], start: u64, size: u64, out: &mut Output) {
+    if out.marks.is_none() {
+        return;
+    }
+    let end = start.saturating_add(size);
+    let mut at = start + HEADER_BYTES as u64 + 1;
+    out.mark(Side::Client, start..at.min(end), ByteClass::Structure);
+    match command.carries {
+        Carries::Query | Carries::Sql => {
+            let text = if command.carries == Carries::Query { command::query_text(content) } else { content };
+            let text_at = at + (content.len() - text.len()) as u64;
+            out.mark(Side::Client, at..text_at, ByteClass::Value);
+            at = text_at;
+            sql::values(text, Dialect::MySql, |value| {
+                let value = text_at + value.start as u64..text_at + value.end as u64;
+                out.mark(Side::Client, at..value.start, ByteClass::Identifier);
+                out.mark(Side::Client, value.clone(), ByteClass::Value);
+                at = value.end;
+            });
+            let seen = text_at + text.len() as u64;
+            out.mark(Side::Client, at..seen, ByteClass::Identifier);
+            out.mark(Side::Client, seen..end, ByteClass::Value);
+        }
+        Carries::Name => out.mark(Side::Client, at..end, ByteClass::Identifier),
+        Carries::Secret => out.mark(Side::Client, at..end, ByteClass::Secret),
+        Carries::Statement => {
+            out.mark(Side::Client, at..(at + 4).min(end), ByteClass::Structure);
+            out.mark(Side::Client, (at + 4).min(end)..end, ByteClass::Value);
+        }
+        Carries::Other => out.mark(Side::Client, at.min(end)..end, ByteClass::Structure),
+    }
+}
+
+impl Parser for MySql {
+    fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
+        let (client_chunk, server_chunk) = self.chunks.advance(streams);
+        loop {
+            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
+            self.read_requests(streams, client_chunk, out);
+            if !self.switched {
+                self.read_answers(streams, server_chunk, out);
+            }
+            if self.switched {
+                drop_all(&mut streams.client, Side::Client, out);
+                drop_all(&mut streams.server, Side::Server, out);
+                return;
+            }
+            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
+            if streams.client.is_empty() || before == after {
+                return;
+            }
+        }
+    }
+
+    fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
+        self.parse(streams, out);
+        if self.switched {
+            return;
+        }
+        if self.pairing.lost().is_none()
+            && let Some(start) = self.answering.begun()
+        {
+            self.pairing.finish_incomplete(start, streams, out);
+        }
+        self.pairing.finish(streams, out);
+        drop_all(&mut streams.client, Side::Client, out);
+        drop_all(&mut streams.server, Side::Server, out);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! Text for people from bytes of strangers: bounded, valid UTF-8, values masked.
+
+/// Bytes of a target or message that are kept.
+pub(crate) const MAX_TEXT_BYTES: usize = 4096;
+
+/// `bytes` as text, at most `max` bytes of it; `…` stands for what was cut.
+pub(crate) fn bounded(bytes: &[u8], max: usize, cut: bool) -> Box<str> {
+    let kept = bytes.get(..max).unwrap_or(bytes);
+    let cut = cut || kept.len() < bytes.len();
+    match std::str::from_utf8(kept) {
+        Ok(text) if !cut => text.into(),
+        Ok(text) => format!("{text}…").into(),
+        // A character cut in half by the bound is no reason for a replacement character.
+        Err(error) if cut && error.error_len().is_none() => {
+            let whole = kept.get(..error.valid_up_to()).unwrap_or_default();
+            format!("{}…", String::from_utf8_lossy(whole)).into()
+        }
+        Err(_) if cut => format!("{}…", String::from_utf8_lossy(kept)).into(),
+        Err(_) => String::from_utf8_lossy(kept).into(),
+    }
+}
+
+/// `text` with what stands in single or double quotes replaced by `?`. An apostrophe inside a word opens no quote.
+pub(crate) fn mask_quoted(text: &str) -> Box<str> {
+    let mut masked = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    let mut previous = ' ';
+    while let Some(c) = chars.next() {
+        masked.push(c);
+        if !matches!(c, '\'' | '"') || previous.is_alphanumeric() {
+            previous = c;
+            continue;
+        }
+        masked.push('?');
+        while let Some(inner) = chars.next() {
+            if inner == c && !chars.peek().is_some_and(|next| next.is_alphanumeric()) {
+                masked.push(c);
+                break;
+            }
+        }
+        previous = c;
+    }
+    masked.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_values_are_masked_and_apostrophes_are_not() {
+        assert_eq!(&*mask_quoted("Table 'a.b' doesn't exist"), "Table '?' doesn't exist");
+        assert_eq!(&*mask_quoted("Duplicate entry 'it's' for key 'k'"), "Duplicate entry '?' for key '?'");
+        assert_eq!(&*mask_quoted("open 'end"), "open '?");
+    }
+
+    #[test]
+    fn bounded_text_stays_valid() {
+        assert_eq!(&*bounded("aé".as_bytes(), 2, false), "a…");
+        assert_eq!(&*bounded(b"a\xff", 9, false), "a\u{fffd}");
+        assert_eq!(&*bounded(b"abc", 9, true), "abc…");
+    }
+}

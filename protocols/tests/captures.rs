@@ -1,0 +1,67 @@
+//! Compares the decoders with what other tools say about real captures. Needs `KFR_SHARED` to name the folder that holds
+//! `captures/expected.jsonl`; prints every file that differs. `KFR_VERBOSE=NAME` prints the exchanges of one file.
+
+mod common;
+
+use kfr_protocols::Status;
+use serde_json::Value;
+
+/// Files whose expected numbers count something else than requests as KFR defines them, with the reason.
+const DIFFERENT: &[(&str, &str)] = &[];
+
+#[test]
+fn captures_agree_with_other_tools() {
+    let Some(shared) = std::env::var_os("KFR_SHARED") else {
+        println!("skipped: KFR_SHARED is not set");
+        return;
+    };
+    let root = std::path::Path::new(&shared).join("captures");
+    let verbose = std::env::var("KFR_VERBOSE").unwrap_or_default();
+    let (mut equal, mut different) = (0, Vec::new());
+    for line in std::fs::read_to_string(root.join("expected.jsonl")).unwrap().lines() {
+        let expected: Value = serde_json::from_str(line).unwrap();
+        let file = expected["file"].as_str().unwrap();
+        let protocol = expected["protocol"].as_str().unwrap();
+        let ours = ["http", "redis", "mysql"].contains(&protocol);
+        let (mut requests, mut errors, mut skipped) = (0, 0, [0, 0]);
+        let mut claimed = Vec::new();
+        for connection in common::connections(&root.join(file)) {
+            let Some((found, out)) = common::decode(&connection) else { continue };
+            if !verbose.is_empty() && file.contains(&verbose) {
+                println!("{file} {:?} {} mid_stream={}", connection.ports, found.name, connection.mid_stream);
+                out.exchanges.iter().for_each(|e| println!("    {}", common::line(e)));
+                println!("    skipped {:?} {:?} rejected {}", out.skipped_bytes, out.switched, out.rejected);
+            }
+            claimed.push((found.name, out.exchanges.len()));
+            if found.name == protocol {
+                requests += out.exchanges.len() as u64;
+                errors += out.exchanges.iter().filter(|e| e.status == Status::Error).count() as u64;
+                skipped[0] += out.skipped_bytes[0];
+                skipped[1] += out.skipped_bytes[1];
+            }
+        }
+        if !ours {
+            claimed.retain(|(_, exchanges)| *exchanges > 0);
+            if !claimed.is_empty() && !verbose.is_empty() {
+                println!("claimed: {file}: {claimed:?}");
+            }
+            continue;
+        }
+        let want = (expected["requests"].as_u64(), expected["errors"].as_u64());
+        if want == (Some(requests), Some(errors)) || want == (None, None) {
+            equal += 1;
+        } else {
+            let agreement = expected["agreement"].as_str().unwrap_or("");
+            let reason = DIFFERENT.iter().find(|(name, _)| file.ends_with(name)).map(|(_, reason)| *reason);
+            println!(
+                "{file}: {want:?} but {requests}, {errors} ({agreement}) skipped {skipped:?} {}",
+                reason.unwrap_or("")
+            );
+            if reason.is_none() {
+                different.push(file.to_owned());
+            }
+        }
+    }
+    println!("{equal} equal, {} different without a known reason", different.len());
+    assert!(different.is_empty(), "{different:?}");
+}

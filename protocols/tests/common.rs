@@ -1,0 +1,264 @@
+//! A small reader of packet captures for tests: enough TCP to put streams together in the order of the packets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use kfr_protocols::{Exchange, Flags, Hole, HoleKind, Options, Output, Parser, Prefix, Protocol, Streams, detect};
+use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
+
+/// One piece of one direction, in the order in which the connection's pieces were captured.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    Bytes(Vec<u8>),
+    Lost(u64),
+}
+
+#[derive(Debug, Default)]
+pub struct Connection {
+    /// (from the client, piece)
+    pub pieces: Vec<(bool, Piece)>,
+    pub mid_stream: bool,
+    pub ports: (u16, u16),
+}
+
+#[derive(Default)]
+struct Side {
+    next: Option<u32>,
+    /// Sequence numbers count from the first one seen, so that the order of the map is theirs.
+    waiting: BTreeMap<u32, Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Tcp {
+    connection: Connection,
+    client: Option<(IpAddr, u16)>,
+    syn: bool,
+    sides: [Side; 2],
+}
+
+/// The packets of a file as (link type, bytes).
+fn packets(path: &Path) -> Vec<(i32, Vec<u8>)> {
+    let file = std::fs::File::open(path).unwrap();
+    let mut reader = create_reader(1 << 20, file).unwrap();
+    let (mut found, mut links) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next() {
+            Ok((size, block)) => {
+                match block {
+                    PcapBlockOwned::LegacyHeader(header) => links.push(header.network.0),
+                    PcapBlockOwned::Legacy(packet) => found.push((links[0], packet.data.to_vec())),
+                    PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => links.push(interface.linktype.0),
+                    PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+                        let data = &packet.data[..(packet.caplen as usize).min(packet.data.len())];
+                        found.push((links.get(packet.if_id as usize).copied().unwrap_or(1), data.to_vec()));
+                    }
+                    PcapBlockOwned::NG(_) => {}
+                }
+                reader.consume(size);
+            }
+            Err(PcapError::Incomplete(_)) => {
+                if reader.refill().is_err() {
+                    break;
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    found
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+}
+
+/// Strips link and network headers: addresses and the TCP segment.
+fn tcp_segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
+    let mut packet = match link {
+        1 => {
+            let mut at = 12;
+            while matches!(be16(frame, at)?, 0x8100 | 0x88a8) {
+                at += 4;
+            }
+            frame.get(at + 2..)?
+        }
+        0 | 108 => frame.get(4..)?,
+        113 => frame.get(16..)?,
+        276 => frame.get(20..)?,
+        _ => frame,
+    };
+    match packet.first()? >> 4 {
+        4 => {
+            let header = usize::from(packet[0] & 15) * 4;
+            let total = usize::from(be16(packet, 2)?);
+            if *packet.get(9)? != 6 {
+                return None;
+            }
+            let total = if total == 0 { packet.len() } else { total };
+            packet = packet.get(..total).unwrap_or(packet);
+            let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
+            Some((address(12)?, address(16)?, packet.get(header..)?))
+        }
+        6 => {
+            if *packet.get(6)? != 6 {
+                return None;
+            }
+            let total = 40 + usize::from(be16(packet, 4)?);
+            packet = packet.get(..total).unwrap_or(packet);
+            let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
+            Some((address(8)?, address(24)?, packet.get(40..)?))
+        }
+        _ => None,
+    }
+}
+
+/// The TCP connections of a capture.
+pub fn connections(path: &Path) -> Vec<Connection> {
+    let mut open: BTreeMap<((IpAddr, u16), (IpAddr, u16)), usize> = BTreeMap::new();
+    let mut all: Vec<Tcp> = Vec::new();
+    for (link, frame) in packets(path) {
+        let Some((source, target, segment)) = tcp_segment(link, &frame) else { continue };
+        let (Some(from), Some(to)) = (be16(segment, 0), be16(segment, 2)) else { continue };
+        let Some(sequence) = segment.get(4..8).map(|s| u32::from_be_bytes(s.try_into().unwrap())) else { continue };
+        let (Some(offset), Some(flags)) = (segment.get(12), segment.get(13)) else { continue };
+        let data = segment.get(usize::from(offset >> 4) * 4..).unwrap_or_default();
+        let (a, b) = ((source, from), (target, to));
+        let key = (a.min(b), a.max(b));
+        let syn = flags & 2 != 0;
+        let reuse = syn && flags & 16 == 0 && open.get(&key).is_some_and(|i| !all[*i].connection.pieces.is_empty());
+        if reuse {
+            open.remove(&key);
+        }
+        let index = *open.entry(key).or_insert_with(|| {
+            all.push(Tcp::default());
+            all.len() - 1
+        });
+        let tcp = &mut all[index];
+        if syn {
+            tcp.client = Some(if flags & 16 == 0 { a } else { b });
+            tcp.syn = true;
+        }
+        let client = *tcp.client.get_or_insert(if from < to && from < 1024 { b } else { a });
+        let is_client = client == a;
+        tcp.connection.ports = if is_client { (from, to) } else { (to, from) };
+        let side = &mut tcp.sides[usize::from(!is_client)];
+        let sequence = if syn { sequence.wrapping_add(1) } else { sequence };
+        if syn {
+            side.next = Some(sequence);
+        }
+        if data.is_empty() {
+            continue;
+        }
+        side.next.get_or_insert(sequence);
+        side.waiting
+            .entry(sequence)
+            .and_modify(|d| {
+                if data.len() > d.len() {
+                    *d = data.to_vec()
+                }
+            })
+            .or_insert(data.to_vec());
+        release(side, is_client, &mut tcp.connection.pieces, 64);
+    }
+    all.into_iter()
+        .map(|mut tcp| {
+            for (index, side) in tcp.sides.iter_mut().enumerate() {
+                release(side, index == 0, &mut tcp.connection.pieces, 0);
+            }
+            tcp.connection.mid_stream = !tcp.syn;
+            tcp.connection
+        })
+        .filter(|c| !c.pieces.is_empty())
+        .collect()
+}
+
+/// Moves what is in order to the pieces; where more than `patience` segments wait for a lost one, it is given up.
+fn release(side: &mut Side, client: bool, pieces: &mut Vec<(bool, Piece)>, patience: usize) {
+    while let Some(next) = side.next {
+        let key = side.waiting.keys().copied().min_by_key(|s| s.wrapping_sub(next) as i32);
+        let Some(sequence) = key else { return };
+        let ahead = sequence.wrapping_sub(next) as i32;
+        if ahead > 0 {
+            if side.waiting.len() <= patience {
+                return;
+            }
+            pieces.push((client, Piece::Lost(ahead as u64)));
+            side.next = Some(sequence);
+            continue;
+        }
+        let data = side.waiting.remove(&sequence).unwrap();
+        let fresh = data.get((-ahead) as usize..).unwrap_or_default();
+        if !fresh.is_empty() {
+            side.next = Some(next.wrapping_add(fresh.len() as u32));
+            pieces.push((client, Piece::Bytes(fresh.to_vec())));
+        }
+    }
+}
+
+fn prefix(connection: &Connection, client: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (side, piece) in &connection.pieces {
+        match piece {
+            Piece::Bytes(more) if *side == client => bytes.extend_from_slice(more),
+            Piece::Lost(_) if *side == client => break,
+            _ => {}
+        }
+        if bytes.len() > 4096 {
+            break;
+        }
+    }
+    bytes
+}
+
+/// Detects and decodes a connection; tries the other orientation where its start was not seen.
+pub fn decode(connection: &Connection) -> Option<(&'static Protocol, Output)> {
+    let (a, b) = (prefix(connection, true), prefix(connection, false));
+    for swapped in [false, true] {
+        if swapped && !connection.mid_stream {
+            return None;
+        }
+        let (client, server) = if swapped { (&b, &a) } else { (&a, &b) };
+        let judged =
+            detect(&Prefix { client, server, mid_stream: connection.mid_stream, complete: true }).unwrap_or_default();
+        let Some(protocol) = judged else { continue };
+        let mut parser = (protocol.parser)(Options { literals: false }, connection.mid_stream);
+        let pieces: Vec<_> = connection.pieces.iter().map(|(side, piece)| (side ^ swapped, piece.clone())).collect();
+        return Some((protocol, run(parser.as_mut(), &pieces)));
+    }
+    None
+}
+
+/// Pushes pieces through a decoder.
+pub fn run(parser: &mut dyn Parser, pieces: &[(bool, Piece)]) -> Output {
+    let mut streams = Streams::default();
+    let mut out = Output::default();
+    for (client, piece) in pieces {
+        let stream = if *client { &mut streams.client } else { &mut streams.server };
+        match piece {
+            Piece::Bytes(bytes) => stream.push(bytes),
+            Piece::Lost(length) => stream.push_hole(Hole { length: *length, kind: HoleKind::Gap }),
+        }
+        parser.parse(&mut streams, &mut out);
+    }
+    streams.client.close();
+    streams.server.close();
+    parser.finish(&mut streams, &mut out);
+    out
+}
+
+/// One line for people.
+pub fn line(e: &Exchange) -> String {
+    let names: Vec<_> = Flags::NAMES.iter().filter(|(f, _)| e.flags.contains(*f)).map(|(_, n)| *n).collect();
+    format!(
+        "{} {} {:?} {} {} {:?} -> {:?} rows {:?} {}",
+        e.op,
+        e.target.as_deref().unwrap_or("-").chars().take(60).collect::<String>(),
+        e.status,
+        e.code.as_deref().unwrap_or("-"),
+        e.error.as_deref().unwrap_or("-").chars().take(50).collect::<String>(),
+        e.request,
+        e.response,
+        e.rows,
+        names.join(",")
+    )
+}
