@@ -274,7 +274,10 @@ impl<'a> Lexer<'a> {
                     self.executable = false;
                     (Kind::Space, start + 2)
                 }
-                b'>' if start > 0 && matches!(self.byte(start - 1), b'-' | b'#' | b'@') => (Kind::Operator, start + 1),
+                // JSON and array operators are no comparisons.
+                b'-' | b'#' | b'@' if self.byte(start + 1) == b'>' => {
+                    (Kind::Operator, start + 2 + usize::from(self.byte(start + 2) == b'>'))
+                }
                 b'=' | b'<' | b'>' | b'!' => {
                     let mut end = start + 1;
                     while matches!(self.byte(end), b'=' | b'<' | b'>' | b'!') {

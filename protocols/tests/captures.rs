@@ -7,7 +7,17 @@ use kfr_protocols::Status;
 use serde_json::Value;
 
 /// Files whose expected numbers count something else than requests as KFR defines them, with the reason.
-const DIFFERENT: &[(&str, &str)] = &[];
+const DIFFERENT: &[(&str, &str)] = &[
+    ("zeek__methods.pcap", "malformed request lines, which only some tools count"),
+    ("zeek__putty-upload.pcap", "the other tool misses a request whose body it could not put together"),
+    ("zeek__query-method-non-standard-port.pcap", "the other tool doesn't know the method QUERY"),
+    ("zeek__query-method.pcap", "the other tool doesn't know the method QUERY"),
+    ("zeek__zero-length-bodies-with-drops.pcap", "the other tool stops at the first lost segment"),
+    ("arkime__mysql-deny.pcap", "the error is that of a login, which is no request"),
+    ("zeek__auth.pcap", "the errors are those of logins, which are no requests"),
+    ("zeek__mysql8-navicat-login-failed.pcap", "the error is that of a login, which is no request"),
+    ("tcpdump__resp_3_malicious.pcap", "lines that are no commands are answered by errors: requests here"),
+];
 
 #[test]
 fn captures_agree_with_other_tools() {
@@ -24,7 +34,6 @@ fn captures_agree_with_other_tools() {
         let protocol = expected["protocol"].as_str().unwrap();
         let ours = ["http", "redis", "mysql"].contains(&protocol);
         let (mut requests, mut errors, mut skipped) = (0, 0, [0, 0]);
-        let mut claimed = Vec::new();
         for connection in common::connections(&root.join(file)) {
             let Some((found, out)) = common::decode(&connection) else { continue };
             if !verbose.is_empty() && file.contains(&verbose) {
@@ -32,7 +41,6 @@ fn captures_agree_with_other_tools() {
                 out.exchanges.iter().for_each(|e| println!("    {}", common::line(e)));
                 println!("    skipped {:?} {:?} rejected {}", out.skipped_bytes, out.switched, out.rejected);
             }
-            claimed.push((found.name, out.exchanges.len()));
             if found.name == protocol {
                 requests += out.exchanges.len() as u64;
                 errors += out.exchanges.iter().filter(|e| e.status == Status::Error).count() as u64;
@@ -41,10 +49,6 @@ fn captures_agree_with_other_tools() {
             }
         }
         if !ours {
-            claimed.retain(|(_, exchanges)| *exchanges > 0);
-            if !claimed.is_empty() && !verbose.is_empty() {
-                println!("claimed: {file}: {claimed:?}");
-            }
             continue;
         }
         let want = (expected["requests"].as_u64(), expected["errors"].as_u64());

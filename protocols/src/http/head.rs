@@ -217,10 +217,13 @@ fn trim_end(line: &[u8]) -> &[u8] {
     line.get(..line.len() - blank).unwrap_or_default()
 }
 
+/// Bodies longer than this don't exist; a number beyond it is an attempt to confuse a reader.
+const MAX_BODY_BYTES: u64 = 1 << 60;
+
 /// What a head says about its body's length (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Framing {
-    /// `Transfer-Encoding` is there; true if its last coding is chunked.
+    /// `Transfer-Encoding` is there; true if chunked is among the codings (it has to be the last one).
     pub coding: Option<bool>,
     /// `Content-Length`, where it is a number. Of several the first counts.
     pub length: Option<u64>,
@@ -234,8 +237,9 @@ pub(super) fn framing(head: &[u8]) -> Framing {
         if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") && framing.length.is_none() {
             framing.length = number(value);
         } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") {
-            let last = value.rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii();
-            framing.coding = Some(last.eq_ignore_ascii_case(b"chunked"));
+            let chunked =
+                value.split(|b| *b == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+            framing.coding = Some(chunked || framing.coding == Some(true));
         }
     });
     framing
@@ -246,7 +250,7 @@ fn number(value: &[u8]) -> Option<u64> {
     if first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(first).ok()?.parse().ok()
+    std::str::from_utf8(first).ok()?.parse().ok().filter(|length| *length <= MAX_BODY_BYTES)
 }
 
 /// True for header fields that carry credentials.

@@ -545,6 +545,3 @@ fn mark_fields(bytes: &[u8], side: Side, start: u64, mut from: usize, out: &mut 
     });
     out.mark(side, at(from)..at(bytes.len()), ByteClass::Structure);
 }
-
-#[cfg(test)]
-mod tests;

@@ -175,9 +175,15 @@ impl MySql {
         let server = &mut streams.server;
         if !self.greeted {
             match peek(server, 64) {
-                Peek::Wait if server.end() <= before && before == u64::MAX => return,
+                Peek::Wait if before == u64::MAX => return,
                 Peek::Packet(packet) if packet.missing.is_none() => {
-                    out.rejected |= !login::is_greeting(packet.payload) && packet.first() != Some(ERR);
+                    let greeting = packet.sequence == 0 && login::is_greeting(packet.payload);
+                    if greeting && self.asking == Asking::Search && self.fresh {
+                        // The recording began between the handshakes of TCP and MySQL.
+                        self.mid_stream = false;
+                        self.asking = Asking::Greeted;
+                    }
+                    out.rejected |= !self.mid_stream && !greeting && packet.first() != Some(ERR);
                 }
                 _ => {}
             }

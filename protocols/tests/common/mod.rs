@@ -1,4 +1,5 @@
 //! A small reader of packet captures for tests: enough TCP to put streams together in the order of the packets.
+#![allow(missing_docs, dead_code)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ pub struct Connection {
 #[derive(Default)]
 struct Side {
     next: Option<u32>,
+    /// What the other side has acknowledged: bytes before it that are missing were lost by the capture only.
+    acknowledged: Option<u32>,
     /// Sequence numbers count from the first one seen, so that the order of the map is theirs.
     waiting: BTreeMap<u32, Vec<u8>>,
 }
@@ -141,6 +144,10 @@ pub fn connections(path: &Path) -> Vec<Connection> {
         let client = *tcp.client.get_or_insert(if from < to && from < 1024 { b } else { a });
         let is_client = client == a;
         tcp.connection.ports = if is_client { (from, to) } else { (to, from) };
+        if let (true, Some(ack)) = (flags & 16 != 0, segment.get(8..12)) {
+            tcp.sides[usize::from(is_client)].acknowledged = Some(u32::from_be_bytes(ack.try_into().unwrap()));
+            release(&mut tcp.sides[usize::from(is_client)], !is_client, &mut tcp.connection.pieces, 64);
+        }
         let side = &mut tcp.sides[usize::from(!is_client)];
         let sequence = if syn { sequence.wrapping_add(1) } else { sequence };
         if syn {
@@ -179,7 +186,8 @@ fn release(side: &mut Side, client: bool, pieces: &mut Vec<(bool, Piece)>, patie
         let Some(sequence) = key else { return };
         let ahead = sequence.wrapping_sub(next) as i32;
         if ahead > 0 {
-            if side.waiting.len() <= patience {
+            let lost = side.acknowledged.is_some_and(|ack| ack.wrapping_sub(sequence) as i32 > 0);
+            if side.waiting.len() <= patience && !lost {
                 return;
             }
             pieces.push((client, Piece::Lost(ahead as u64)));
