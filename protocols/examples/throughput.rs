@@ -18,8 +18,7 @@ fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
 
 fn mysql_answer() -> Vec<u8> {
     let column = b"\x03def\x04test\x01t\x01t\x02id\x02id\x0c\x3f\0\x0b\0\0\0\x03\x03\x50\0\0\0";
-    let packets: [&[u8]; 6] =
-        [b"\x01", column, b"\xfe\0\0\x02\0", b"\x0542342", b"\x0542343", b"\xfe\0\0\x02\0"];
+    let packets: [&[u8]; 6] = [b"\x01", column, b"\xfe\0\0\x02\0", b"\x0542342", b"\x0542343", b"\xfe\0\0\x02\0"];
     packets.iter().enumerate().flat_map(|(i, payload)| packet(i as u8 + 1, payload)).collect()
 }
 
@@ -64,5 +63,9 @@ fn main() {
         black_box(sql::normalise(black_box(statement), Dialect::MySql, false));
     }
     let megabytes = (REQUESTS * statement.len()) as f64 / 1e6;
-    println!("sql    normalise              {:>12.0} MB/s ({} bytes each)", megabytes / start.elapsed().as_secs_f64(), statement.len());
+    println!(
+        "sql    normalise              {:>12.0} MB/s ({} bytes each)",
+        megabytes / start.elapsed().as_secs_f64(),
+        statement.len()
+    );
 }

@@ -14,7 +14,7 @@ use crate::{ByteClass, Exchange, Flags, HoleKind, Output, Side, Status, Stream, 
 pub(crate) const MAX_OPEN: usize = 1 << 16;
 
 /// Unread client bytes at which waiting for answers ends: nobody pipelines that much, the answers were not seen.
-const MAX_STALLED_BYTES: usize = 8 << 20;
+const MAX_STALLED_BYTES: usize = 24 << 20;
 
 /// The flag for bytes missing in a hole of this kind.
 pub(crate) fn hole_flag(kind: HoleKind) -> Flags {
@@ -103,11 +103,20 @@ impl<T> Pairing<T> {
     }
 
     /// Where answers to a request that is first looked at now can begin at the earliest.
-    pub fn seen_now(&mut self, streams: &Streams) -> u64 {
-        if self.open.is_empty() || streams.client.is_empty() {
+    pub fn seen_now(&self, streams: &Streams) -> u64 {
+        self.stalled_at.unwrap_or(streams.server.end())
+    }
+
+    /// Reading has come as far as it can for now: unless there are too many requests open, the client's side is read.
+    pub fn caught_up(&mut self) {
+        if self.open.len() < MAX_OPEN {
             self.stalled_at = None;
         }
-        self.stalled_at.unwrap_or(streams.server.end())
+    }
+
+    /// True if the server's bytes belong to requests that are still to be read.
+    pub fn is_behind(&self) -> bool {
+        self.open.is_empty() && self.stalled_at.is_some()
     }
 
     /// Adds a request. Where the answers before it could not be followed to their end, they end here.

@@ -5,7 +5,7 @@ mod head;
 
 use std::ops::Range;
 
-use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
+use crate::pairing::{Chunks, Looks, MAX_OPEN, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
     ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Status, Streams, Switched,
     SwitchedTo, text,
@@ -98,6 +98,8 @@ enum Answering {
 enum Asked {
     Head,
     Connect,
+    /// The method is in a hole: it may be HEAD.
+    Unknown,
     Other,
 }
 
@@ -109,6 +111,8 @@ struct Http {
     chunks: Chunks,
     pairing: Pairing<Asked>,
     asking: Asking,
+    /// Where the request begins whose end is in a hole: what is passed over to find the next one is its.
+    unended: Option<u64>,
     /// `seen_at` of the request whose head is being read.
     head_seen_at: Option<u64>,
     answering: Answering,
@@ -124,6 +128,7 @@ impl Http {
             chunks: Chunks::default(),
             pairing: Pairing::default(),
             asking: if mid_stream { Asking::Search } else { Asking::Head { scanned: 0 } },
+            unended: None,
             head_seen_at: None,
             answering: Answering::Head { scanned: 0 },
             tunnel: false,
@@ -135,9 +140,12 @@ impl Http {
             match &mut self.asking {
                 Asking::Paused => return,
                 Asking::Search => {
-                    if !find_start(&mut streams.client, Side::Client, chunk, out, head::looks_like_request) {
+                    let found = find_start(&mut streams.client, Side::Client, chunk, out, head::looks_like_request);
+                    self.extend_unended(streams);
+                    if !found {
                         return;
                     }
+                    self.unended = None;
                     self.asking = Asking::Head { scanned: 0 };
                 }
                 Asking::Head { .. } => {
@@ -156,6 +164,7 @@ impl Http {
                         Step::Lost(flag) => {
                             if let Some(last) = self.pairing.back_mut() {
                                 last.exchange.flags.insert(flag);
+                                self.unended = Some(last.exchange.request.start);
                             }
                             self.search(streams, chunk, out);
                         }
@@ -168,7 +177,17 @@ impl Http {
     /// Gives up the client's current chunk; the next request begins at a later one.
     fn search(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
         pass_chunk(&mut streams.client, Side::Client, chunk, out);
+        self.extend_unended(streams);
         self.asking = Asking::Search;
+        self.head_seen_at = None;
+    }
+
+    fn extend_unended(&mut self, streams: &Streams) {
+        if let (Some(start), Some(last)) = (self.unended, self.pairing.back_mut())
+            && last.exchange.request.start == start
+        {
+            last.exchange.request.end = streams.client.position();
+        }
     }
 
     /// Reads a request head; false if more bytes are needed.
@@ -220,6 +239,7 @@ impl Http {
         let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let mut exchange = self.request(head, &line);
         let asked = match head.get(line.method.clone()) {
+            Some(method) if line.target.start == line.method.end && b"HEAD".starts_with(method) => Asked::Unknown,
             Some(b"HEAD") => Asked::Head,
             Some(b"CONNECT") => Asked::Connect,
             _ => Asked::Other,
@@ -228,8 +248,7 @@ impl Http {
         let head_bytes = head.len();
         exchange.request = start..start + head_bytes as u64;
         let Some(_) = end else {
-            let length = head_bytes as u64 + hole.map_or(0, |hole| hole.length);
-            exchange.request.end = start + length;
+            self.unended = Some(start);
             exchange.flags.insert(hole.map_or(Flags::TRUNCATED, |hole| hole_flag(hole.kind)));
             self.pairing.push(exchange, seen_at, asked, &mut streams.server, out);
             self.search(streams, chunk, out);
@@ -275,7 +294,7 @@ impl Http {
     }
 
     fn read_responses(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
-        while !self.tunnel {
+        while !self.tunnel && !self.pairing.is_behind() {
             if let Some(lost) = self.pairing.lost() {
                 // An answer that is being passed over may be followed by one that can be recognised, but only one that
                 // somebody waits for.
@@ -415,6 +434,10 @@ impl Http {
         let bodiless = matches!(asked, Asked::Head) || code == 204 || code == 304;
         match (framing.coding, framing.length) {
             _ if bodiless => self.answered(start..body_start, out),
+            (None, Some(0)) => self.answered(start..body_start, out),
+            _ if matches!(asked, Asked::Unknown) => {
+                self.lose_response(streams, start, true, Flags::default(), chunk, out);
+            }
             (Some(true), _) => self.answering = Answering::Chunked { start, chunked: Chunked::start() },
             (None, Some(length)) => {
                 let end = body_start.saturating_add(length);
@@ -457,9 +480,9 @@ impl Parser for Http {
                 return;
             }
             // Only answers can make room for more requests: those of a full queue, or behind a CONNECT.
-            if streams.client.is_empty()
-                || before == (streams.client.position(), streams.server.position(), self.pairing.len())
-            {
+            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
+            if streams.client.is_empty() || before == after {
+                self.pairing.caught_up();
                 return;
             }
         }
@@ -467,6 +490,10 @@ impl Parser for Http {
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
+        while self.pairing.len() >= MAX_OPEN && !self.tunnel {
+            self.pairing.finish(streams, out);
+            self.parse(streams, out);
+        }
         if self.tunnel {
             return;
         }

@@ -7,7 +7,7 @@
 
 use super::packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Packet, Peek, length_encoded, peek, take, u16_le, u32_le};
 use super::{Answer, Asking, MySql, login};
-use crate::pairing::{Looks, drop_all, find_start, pass_chunk};
+use crate::pairing::{Looks, find_start, pass_chunk};
 use crate::{ByteClass, Flags, Output, Side, Status, Streams, text};
 
 const OK: u8 = 0x00;
@@ -20,6 +20,9 @@ const SERVER_STATUS_CURSOR_EXISTS: u16 = 0x0040;
 
 /// Bytes of OK, ERR and column-count packets that are looked at; messages are at most 512 bytes long.
 const WANTED_BYTES: usize = 600;
+
+/// Packets of a login are far shorter.
+const MAX_LOGIN_BYTES: u64 = 1 << 16;
 
 /// Columns that a result may have (servers: 4096).
 const MAX_COLUMNS: u64 = 1 << 16;
@@ -116,14 +119,21 @@ pub(super) fn looks_like_answer(bytes: &[u8], sequence: u8) -> Looks {
     if number != sequence || length == 0 {
         return Looks::No;
     }
-    match first {
-        OK => (length >= 7 && length < 1 << 16).into(),
-        ERR => (length >= 9 && length < 1024).into(),
-        EOF => (length == 5 || length >= 7 && length < 1 << 16).into(),
-        FILE => (length < 4096).into(),
-        0xfc => (length == 3 || length == 4).into(),
-        1..=0xfa => (length == 1 || length == 2).into(),
-        _ => Looks::No,
+    let fits = match first {
+        OK => (7..1 << 16).contains(&length),
+        ERR => (9..1024).contains(&length),
+        EOF => length == 5 || (7..1 << 16).contains(&length),
+        FILE => length < 4096,
+        0xfc => length == 3 || length == 4,
+        1..=0xfa => length == 1 || length == 2,
+        _ => false,
+    };
+    // What follows goes on with the answer or begins the next one.
+    match bytes.get(HEADER_BYTES + length as usize..) {
+        _ if !fits => Looks::No,
+        Some([_, _, _, next, ..]) => (*next == sequence.wrapping_add(1) || *next == 1).into(),
+        Some(_) => Looks::Yes,
+        None => Looks::Open,
     }
 }
 
@@ -139,7 +149,7 @@ impl MySql {
                 self.answered(end, out);
                 continue;
             }
-            if server.is_empty() {
+            if server.is_empty() || self.pairing.is_behind() {
                 return;
             }
             let Some(front) = self.pairing.front() else {
@@ -189,17 +199,26 @@ impl MySql {
             }
             self.greeted = true;
         }
-        let to = before.min(server.end());
-        let count = to.saturating_sub(server.position());
-        if matches!(self.asking, Asking::Greeted | Asking::Login) || self.fresh && !self.mid_stream {
-            out.mark(Side::Server, server.position()..to, ByteClass::Structure);
-            server.skip(count);
-        } else if before == u64::MAX {
-            drop_all(server, Side::Server, out);
-        } else {
-            out.skipped(Side::Server, count);
-            server.skip(count);
+        while matches!(self.asking, Asking::Greeted | Asking::Login) && server.position() < before {
+            let at = server.position();
+            match peek(server, 1) {
+                _ if self.login_lost => break,
+                Peek::Packet(packet) if packet.length < MAX_LOGIN_BYTES => {
+                    if self.asking == Asking::Login && packet.first() == Some(OK) && packet.length >= 7 {
+                        self.asking = Asking::Command;
+                    }
+                    let size = packet.size();
+                    out.mark(Side::Server, at..at + size, ByteClass::Structure);
+                    server.skip(size);
+                }
+                Peek::Wait => return,
+                _ => self.login_lost = true,
+            }
         }
+        let count = before.min(server.end()).saturating_sub(server.position());
+        // The rest of a login is no command's answer.
+        out.skipped(Side::Server, if self.fresh && !self.mid_stream { 0 } else { count });
+        server.skip(count);
     }
 
     fn answered(&mut self, end: u64, out: &mut Output) {
@@ -322,6 +341,7 @@ impl MySql {
                 Answer::Prepared => self.prepared(packet),
                 Answer::Results => self.result(packet),
                 Answer::Single | Answer::None => Step::Done,
+                Answer::Unknown => Step::Lost(Flags::default()),
             },
             Stage::File => Step::Again(Stage::First),
             Stage::Columns { left: 0 | 1 } => Step::More(Stage::AfterColumns),

@@ -23,6 +23,8 @@ pub(super) enum Answer {
     Login,
     /// By a stream of events.
     Binlog,
+    /// In a way that isn't known, as the command isn't.
+    Unknown,
 }
 
 /// What the payload behind the command's byte is.

@@ -9,7 +9,7 @@ mod packet;
 
 use std::collections::HashMap;
 
-use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, pass_chunk};
+use crate::pairing::{Chunks, Looks, MAX_OPEN, Pairing, drop_all, find_start, pass_chunk};
 use crate::sql::{self, Dialect};
 use crate::{
     ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Streams, Switched,
@@ -145,6 +145,8 @@ struct MySql {
     compressed: bool,
     /// The server's first packet was looked at, or is none.
     greeted: bool,
+    /// The server's part of the login can't be followed.
+    login_lost: bool,
     answering: Answering,
     statements: HashMap<u32, Statement>,
     statement_bytes: usize,
@@ -164,6 +166,7 @@ impl MySql {
             seen_at: None,
             compressed: false,
             greeted: false,
+            login_lost: false,
             answering: Answering::default(),
             statements: HashMap::new(),
             statement_bytes: 0,
@@ -200,8 +203,8 @@ impl MySql {
         let packet = match peek(&streams.client, 1) {
             Peek::Packet(packet) => packet,
             Peek::Wait => return false,
-            Peek::Lost(_) => {
-                self.search(streams, chunk, out);
+            Peek::Lost(flag) => {
+                self.lose_command(flag, streams, chunk, out);
                 return true;
             }
         };
@@ -243,6 +246,22 @@ impl MySql {
         self.seen_at = None;
         streams.client.skip(size);
         true
+    }
+
+    /// A packet's header is in a hole. Where something of a command was seen, it is a request, though none knows which.
+    fn lose_command(&mut self, flag: Flags, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        let seen_at = self.seen_at.take();
+        let start = streams.client.position();
+        let counts = self.asking == Asking::Command
+            && self.pairing.front().is_none_or(|front| front.detail.answer != Answer::Login);
+        self.search(streams, chunk, out);
+        if let (Some(seen_at), true) = (seen_at, counts) {
+            let mut exchange =
+                Exchange { op: "?".into(), request: start..streams.client.position(), ..Exchange::default() };
+            exchange.flags.insert(flag);
+            let asked = Asked { answer: Answer::Unknown, prepares: None, sequence: 1 };
+            self.pairing.push(exchange, seen_at, asked, &mut streams.server, out);
+        }
     }
 
     /// Reads the client's first packet; false if more bytes are needed.
@@ -294,7 +313,7 @@ impl MySql {
             Some(byte) => command::of(byte).map(|command| (byte, command)),
             // The command itself is in a hole: a request, but none knows which.
             None if packet.missing.is_some() => {
-                Some((0, Command { op: "?", answer: Answer::Results, carries: Carries::Other }))
+                Some((0, Command { op: "?", answer: Answer::Unknown, carries: Carries::Other }))
             }
             None => None,
         };
@@ -484,6 +503,7 @@ impl Parser for MySql {
             }
             let after = (streams.client.position(), streams.server.position(), self.pairing.len());
             if streams.client.is_empty() || before == after {
+                self.pairing.caught_up();
                 return;
             }
         }
@@ -491,6 +511,10 @@ impl Parser for MySql {
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
+        while self.pairing.len() >= MAX_OPEN && !self.switched {
+            self.pairing.finish(streams, out);
+            self.parse(streams, out);
+        }
         if self.switched {
             return;
         }

@@ -3,7 +3,7 @@
 mod command;
 mod reply;
 
-use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
+use crate::pairing::{Chunks, Looks, MAX_OPEN, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
     ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Status, Stream, Streams,
     Switched, SwitchedTo, text,
@@ -352,18 +352,23 @@ impl Redis {
         self.seen_at = None;
         let words: Vec<(usize, usize)> = words(line);
         let length = line.len();
-        out.mark(Side::Client, start..start + length as u64, ByteClass::Structure);
         if words.is_empty() {
+            out.mark(Side::Client, start..start + length as u64, ByteClass::Structure);
             streams.client.advance(length);
             return true;
         }
+        let mut marked = start;
         let mut reading = self.begin(start, seen_at, words.len() as u64);
         for (from, to) in &words {
             let word = line.get(*from..*to).unwrap_or_default();
             let class = self.argument(&mut reading, word, false);
-            out.mark(Side::Client, start + *from as u64..start + *to as u64, class);
+            let word = start + *from as u64..start + *to as u64;
+            out.mark(Side::Client, marked..word.start, ByteClass::Structure);
+            marked = word.end;
+            out.mark(Side::Client, word, class);
             reading.index += 1;
         }
+        out.mark(Side::Client, marked..start + length as u64, ByteClass::Structure);
         reading.exchange.request.end = start + length as u64;
         if end.is_none() {
             self.lose_command(reading, streams, chunk, out);
@@ -415,8 +420,10 @@ impl Redis {
             reading.index += 1;
             let data_at = start + header as u64;
             out.mark(Side::Client, start..data_at, ByteClass::Structure);
-            out.mark(Side::Client, data_at..data_at.saturating_add(length), class);
-            let end = data_at.saturating_add(length).saturating_add(2);
+            let data_end = data_at.saturating_add(length);
+            let end = data_end.saturating_add(2);
+            out.mark(Side::Client, data_at..data_end, class);
+            out.mark(Side::Client, data_end..end, ByteClass::Structure);
             reading.exchange.request.end = end;
             streams.client.skip(end - start);
             if reading.index >= reading.total {
@@ -538,7 +545,7 @@ impl Redis {
                 self.replied(end, streams, out);
                 continue;
             }
-            if server.is_empty() {
+            if server.is_empty() || self.pairing.is_behind() {
                 return;
             }
             if let Some(lost) = self.pairing.lost() {
@@ -565,13 +572,13 @@ impl Redis {
 
     fn lose_reply(&mut self, flag: Flags, server: &mut Stream, chunk: u64, out: &mut Output) {
         let reply = std::mem::replace(&mut self.reply, Reply::new(0));
-        let begun = reply.shape.is_some() || server.position() > reply.start || !server.bytes().is_empty();
         if let (Some(Shape::Error), Some(front)) = (reply.shape, self.pairing.front_mut())
             && front.seen_at <= reply.start
         {
             fail(&mut front.exchange, &reply.text, self.options);
         }
-        self.pairing.lose(reply.start, begun && flag != Flags::default(), flag);
+        // Elements look like replies: only the next command tells for sure where this one ends.
+        self.pairing.lose(reply.start, true, flag);
         pass_chunk(server, Side::Server, chunk, out);
     }
 
@@ -693,6 +700,7 @@ impl Parser for Redis {
             }
             let after = (streams.client.position(), streams.server.position(), self.pairing.len());
             if streams.client.is_empty() || before == after {
+                self.pairing.caught_up();
                 return;
             }
         }
@@ -700,6 +708,10 @@ impl Parser for Redis {
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
+        while self.pairing.len() >= MAX_OPEN && !self.replication {
+            self.pairing.finish(streams, out);
+            self.parse(streams, out);
+        }
         if self.replication {
             return;
         }

@@ -131,7 +131,9 @@ impl Reply {
             stream.advance(length);
             if skip > 0 {
                 let at = stream.position();
-                out.mark(Side::Server, at..at.saturating_add(skip), ByteClass::Value);
+                let end = at.saturating_add(skip);
+                out.mark(Side::Server, at..end - 2, ByteClass::Value);
+                out.mark(Side::Server, end - 2..end, ByteClass::Structure);
                 stream.skip(skip);
             }
             if self.left == 0 && self.outer.is_empty() {

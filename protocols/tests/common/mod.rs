@@ -12,7 +12,10 @@ use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 #[derive(Debug, Clone)]
 pub enum Piece {
     Bytes(Vec<u8>),
+    /// Missing, their number known from what came later.
     Lost(u64),
+    /// Cut by the payload limit.
+    Cut(u64),
 }
 
 #[derive(Debug, Default)]
@@ -236,15 +239,45 @@ pub fn decode(connection: &Connection) -> Option<(&'static Protocol, Output)> {
     None
 }
 
-/// Pushes pieces through a decoder.
+/// A decoder by its name.
+pub fn parser(name: &str, mid_stream: bool) -> Box<dyn Parser> {
+    let protocol = kfr_protocols::REGISTRY.iter().find(|p| p.name == name).unwrap();
+    (protocol.parser)(Options::default(), mid_stream)
+}
+
+/// Pieces of a conversation: (from the client, bytes).
+pub fn pieces(talk: &[(bool, &[u8])]) -> Vec<(bool, Piece)> {
+    talk.iter().map(|(client, bytes)| (*client, Piece::Bytes(bytes.to_vec()))).collect()
+}
+
+/// Decodes a conversation given as whole sends.
+pub fn talk(name: &str, mid_stream: bool, talk: &[(bool, &[u8])]) -> Output {
+    run(parser(name, mid_stream).as_mut(), &pieces(talk))
+}
+
+/// A MySQL packet.
+pub fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_le_bytes()[..3].to_vec();
+    bytes.push(sequence);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// MySQL packets of one side, numbered from `first`.
+pub fn packets_from(first: u8, payloads: &[&[u8]]) -> Vec<u8> {
+    payloads.iter().enumerate().flat_map(|(i, payload)| packet(first.wrapping_add(i as u8), payload)).collect()
+}
+
+/// Pushes pieces through a decoder, with byte classes.
 pub fn run(parser: &mut dyn Parser, pieces: &[(bool, Piece)]) -> Output {
     let mut streams = Streams::default();
-    let mut out = Output::default();
+    let mut out = Output { marks: Some(Vec::new()), ..Output::default() };
     for (client, piece) in pieces {
         let stream = if *client { &mut streams.client } else { &mut streams.server };
         match piece {
             Piece::Bytes(bytes) => stream.push(bytes),
             Piece::Lost(length) => stream.push_hole(Hole { length: *length, kind: HoleKind::Gap }),
+            Piece::Cut(length) => stream.push_hole(Hole { length: *length, kind: HoleKind::Cut }),
         }
         parser.parse(&mut streams, &mut out);
     }
