@@ -169,6 +169,34 @@ fn answers_with_a_hole_anywhere_lose_no_request() {
     }
 }
 
+#[test]
+fn any_payload_limit_loses_no_request() {
+    let joined = [mysql_joined(false), mysql_joined(true)];
+    for (conversation, mid_stream) in all().into_iter().map(|c| (c, false)).chain(joined.into_iter().map(|c| (c, true)))
+    {
+        let intact = run(parser(conversation.protocol, mid_stream).as_mut(), &whole(&conversation));
+        // Behind a head that goes on in a hole the next one has to be recognised: that needs a few bytes.
+        for limit in 12..120 {
+            let mut pieces = Vec::new();
+            for (client, bytes) in &conversation.sends {
+                let (kept, cut) = bytes.split_at(bytes.len().min(limit));
+                pieces.push((*client, Piece::Bytes(kept.to_vec())));
+                if !cut.is_empty() {
+                    pieces.push((*client, Piece::Cut(cut.len() as u64)));
+                }
+            }
+            let out = run(parser(conversation.protocol, mid_stream).as_mut(), &pieces);
+            let context = format!("{} limit {limit} {:#?}", conversation.protocol, out.exchanges);
+            assert_eq!(out.exchanges.len(), intact.exchanges.len(), "{context}");
+            for (found, expected) in out.exchanges.iter().zip(&intact.exchanges) {
+                assert_eq!(found.request, expected.request, "{context}");
+                let (found, expected) = (found.response.as_ref(), expected.response.as_ref());
+                assert_eq!(found.map(|r| r.end), expected.map(|r| r.end), "{context}");
+            }
+        }
+    }
+}
+
 /// Splits every send at the given places.
 fn split(conversation: &Conversation, mut pick: impl FnMut(usize) -> usize) -> Vec<(bool, Piece)> {
     let mut split = Vec::new();

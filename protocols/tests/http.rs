@@ -1,0 +1,215 @@
+//! HTTP/1 by the RFCs' rules.
+
+mod common;
+mod conversations;
+
+use common::{Piece, parser, run, talk};
+use conversations::{C, S};
+use kfr_protocols::{ByteClass, Exchange, Flags, Output, Side, Status, SwitchedTo};
+
+fn http(sends: &[(bool, &str)]) -> Output {
+    let sends: Vec<_> = sends.iter().map(|(client, text)| (*client, text.as_bytes())).collect();
+    talk("http", false, &sends)
+}
+
+fn short(out: &Output) -> Vec<String> {
+    let one = |e: &Exchange| {
+        let code = e.code.as_deref().unwrap_or("-");
+        format!("{} {} {:?} {code}", e.op, e.target.as_deref().unwrap_or("-"), e.status)
+    };
+    out.exchanges.iter().map(one).collect()
+}
+
+#[test]
+fn status_codes_and_masked_targets() {
+    let out = http(&[
+        (C, "GET /a?id=17&q=secret HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
+    ]);
+    assert_eq!(short(&out), ["GET /a?id=?&q=? Error 503"]);
+    assert_eq!(out.exchanges[0].error.as_deref(), Some("Service Unavailable"));
+    assert_eq!((out.exchanges[0].request.clone(), out.exchanges[0].response.clone()), (0..34, Some(0..55)));
+}
+
+#[test]
+fn pipelined_requests_are_flagged() {
+    let out = http(&[
+        (C, "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"),
+        (C, "GET /3 HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 404 N\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"),
+    ]);
+    assert_eq!(short(&out), ["GET /1 Ok 200", "GET /2 Error 404", "GET /3 Ok 200"]);
+    let pipelined: Vec<_> = out.exchanges.iter().map(|e| e.flags.contains(Flags::PIPELINED)).collect();
+    assert_eq!(pipelined, [false, true, true]);
+}
+
+#[test]
+fn a_body_without_length_ends_with_the_connection() {
+    // RFC 9112, section 6.3, rule 8.
+    let out = http(&[(C, "GET / HTTP/1.0\r\n\r\n"), (S, "HTTP/1.0 200 OK\r\n\r\nall"), (S, " of it")]);
+    assert_eq!(short(&out), ["GET / Ok 200"]);
+    assert_eq!(out.exchanges[0].response, Some(0..28));
+    assert_eq!((out.exchanges[0].flags, out.skipped_bytes), (Flags::default(), [0, 0]));
+}
+
+#[test]
+fn answers_that_never_have_a_body() {
+    // RFC 9112, section 6.3, rule 1: HEAD, 204, 304.
+    let out = http(&[
+        (C, "HEAD / HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"),
+        (C, "GET / HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n"),
+        (C, "GET / HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 204 No Content\r\n\r\n"),
+    ]);
+    assert_eq!(short(&out), ["HEAD / Ok 200", "GET / Ok 304", "GET / Ok 204"]);
+}
+
+#[test]
+fn transfer_encoding_beats_content_length() {
+    let out = http(&[
+        (
+            C,
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
+        ),
+        (
+            S,
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        ),
+    ]);
+    assert_eq!(short(&out), ["POST / Ok 200", "GET /2 Ok 200"]);
+}
+
+#[test]
+fn tunnels_and_upgrades_end_reading() {
+    let out = http(&[
+        (C, "CONNECT h:443 HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 200 OK\r\n\r\n"),
+        (C, "GET /inside HTTP/1.1\r\n\r\n"),
+        (S, "anything"),
+    ]);
+    assert_eq!(short(&out), ["CONNECT h:443 Ok 200"]);
+    assert_eq!(out.switched.map(|s| (s.to, s.client, s.server)), Some((SwitchedTo::Tunnel, 26, 19)));
+    assert_eq!(out.skipped_bytes, [24, 8]);
+
+    let out = http(&[
+        (C, "GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"),
+        (S, "HTTP/1.1 101 Switching Protocols\r\n\r\n\x01\x02"),
+        (C, "\x03\x04"),
+    ]);
+    assert_eq!(short(&out), ["GET /ws Ok 101"]);
+    assert_eq!(out.switched.map(|s| (s.to, s.client, s.server)), Some((SwitchedTo::Upgrade, 40, 36)));
+
+    let out = http(&[
+        (C, "CONNECT h:443 HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 407 Auth\r\nContent-Length: 0\r\n\r\n"),
+        (C, "GET /after HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ]);
+    assert_eq!(short(&out), ["CONNECT h:443 Error 407", "GET /after Ok 200"]);
+}
+
+#[test]
+fn an_early_answer_and_an_unanswered_request() {
+    let out = http(&[
+        (C, "POST /up HTTP/1.1\r\nContent-Length: 1000\r\n\r\npart"),
+        (S, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"),
+    ]);
+    assert_eq!(short(&out), ["POST /up Error 413"]);
+    let out = http(&[(C, "GET /slow HTTP/1.1\r\n\r\n")]);
+    assert_eq!(short(&out), ["GET /slow Unanswered -"]);
+    assert_eq!(out.exchanges[0].response, None);
+    let out = http(&[(C, "GET / HTTP/1.1\r\n\r\n"), (S, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nbroken")]);
+    assert!(out.exchanges[0].flags.contains(Flags::INCOMPLETE));
+    assert_eq!((out.exchanges[0].status, out.exchanges[0].response.clone()), (Status::Ok, Some(0..45)));
+}
+
+#[test]
+fn odd_but_valid_heads() {
+    let out = http(&[
+        (C, "\r\nGET http://u:p@h/a?b=c HTTP/1.1\nHost: h\nX: folded\n value\n\n"),
+        (S, "HTTP/1.1 200\nContent-Length: 2, 2\n\nok"),
+        (C, "OPTIONS * HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ]);
+    assert_eq!(short(&out), ["GET http://?@h/a?b=? Ok 200", "OPTIONS * Ok 200"]);
+}
+
+#[test]
+fn a_head_that_goes_on_in_a_hole_is_one_request() {
+    let long = format!("GET /long?{} HTTP/1.1\r\nCookie: {}", "a=1&".repeat(4), "x".repeat(200));
+    let ok: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let pieces = [
+        (C, Piece::Bytes(long.clone().into_bytes())),
+        (C, Piece::Cut(500)),
+        (S, Piece::Bytes(ok.to_vec())),
+        (C, Piece::Bytes(b"GET /next HTTP/1.1\r\n\r\n".to_vec())),
+        (S, Piece::Bytes(ok.to_vec())),
+    ];
+    let out = run(parser("http", false).as_mut(), &pieces);
+    assert_eq!(short(&out), ["GET /long?a=?&a=?&a=?&a=?& Ok 200", "GET /next Ok 200"]);
+    assert_eq!(out.exchanges[0].flags, Flags::TRUNCATED);
+    assert_eq!(out.exchanges[0].request, 0..long.len() as u64 + 500);
+    assert_eq!(out.exchanges[1].flags, Flags::default());
+}
+
+#[test]
+fn answers_cut_in_their_framing_end_where_the_next_request_was_seen() {
+    let pieces = [
+        (C, Piece::Bytes(b"GET /1 HTTP/1.1\r\n\r\n".to_vec())),
+        (S, Piece::Bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\nabc".to_vec())),
+        (S, Piece::Cut(9000)),
+        (S, Piece::Bytes(b"more of the body HTTP/1.1 500 no answer".to_vec())),
+        (S, Piece::Cut(77)),
+        (C, Piece::Bytes(b"GET /2 HTTP/1.1\r\n\r\n".to_vec())),
+        (S, Piece::Bytes(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".to_vec())),
+    ];
+    let out = run(parser("http", false).as_mut(), &pieces);
+    assert_eq!(short(&out), ["GET /1 Ok 200", "GET /2 Error 404"]);
+    assert_eq!(out.exchanges[0].flags, Flags::TRUNCATED);
+    assert_eq!(out.exchanges[0].response.clone().map(|r| r.end), Some(56 + 9000 + 39 + 77));
+    assert_eq!(out.exchanges[1].flags, Flags::default());
+}
+
+#[test]
+fn an_answer_behind_a_lost_end_is_found_by_its_status_line() {
+    // The hole shows only when the bytes behind it come, which is after the next request.
+    let pieces = [
+        (C, Piece::Bytes(b"GET /1 HTTP/1.1\r\n\r\n".to_vec())),
+        (S, Piece::Bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n".to_vec())),
+        (C, Piece::Bytes(b"GET /2 HTTP/1.1\r\n\r\n".to_vec())),
+        (S, Piece::Lost(500)),
+        (S, Piece::Bytes(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".to_vec())),
+        (C, Piece::Bytes(b"GET /3 HTTP/1.1\r\n\r\n".to_vec())),
+        (S, Piece::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())),
+    ];
+    let out = run(parser("http", false).as_mut(), &pieces);
+    assert_eq!(short(&out), ["GET /1 Ok 200", "GET /2 Error 404", "GET /3 Ok 200"]);
+}
+
+#[test]
+fn other_protocols_are_refused() {
+    assert!(http(&[(C, "EHLO example\r\n"), (S, "250 ok\r\n")]).rejected);
+    assert!(http(&[(C, "*1\r\n$4\r\nPING\r\n")]).exchanges.is_empty());
+    // HTTP/0.9 has no head.
+    assert!(http(&[(C, "GET /old\r\n"), (S, "<html>")]).exchanges.is_empty());
+}
+
+#[test]
+fn credentials_are_secret() {
+    let request = "GET /p?q=v HTTP/1.1\r\nAuthorization: Basic abc\r\nAccept: x\r\n\r\n";
+    let out = http(&[(C, request)]);
+    let class_of = |part: &str| {
+        let at = request.find(part).unwrap() as u64;
+        let marks = out.marks.as_ref().unwrap();
+        marks.iter().find(|m| m.side == Side::Client && m.range.contains(&at)).map(|m| m.class)
+    };
+    assert_eq!(class_of("GET"), Some(ByteClass::Structure));
+    assert_eq!(class_of("/p"), Some(ByteClass::Identifier));
+    assert_eq!(class_of("v HTTP"), Some(ByteClass::Value));
+    assert_eq!(class_of("Authorization"), Some(ByteClass::Identifier));
+    assert_eq!(class_of("Basic"), Some(ByteClass::Secret));
+    assert_eq!(class_of("x\r\n\r\n"), Some(ByteClass::Value));
+}

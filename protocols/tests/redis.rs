@@ -1,0 +1,224 @@
+//! Redis: RESP2, RESP3 (<https://redis.io/docs/latest/develop/reference/protocol-spec/>) and inline commands.
+
+mod common;
+mod conversations;
+
+use common::{Piece, parser, run, talk};
+use conversations::{C, S};
+use kfr_protocols::{ByteClass, Detected, Exchange, Flags, Output, Prefix, REGISTRY, SwitchedTo};
+
+fn command(words: &[&str]) -> String {
+    let mut text = format!("*{}\r\n", words.len());
+    words.iter().for_each(|word| text += &format!("${}\r\n{word}\r\n", word.len()));
+    text
+}
+
+fn redis(sends: &[(bool, &str)]) -> Output {
+    let sends: Vec<_> = sends.iter().map(|(client, text)| (*client, text.as_bytes())).collect();
+    talk("redis", false, &sends)
+}
+
+fn short(out: &Output) -> Vec<String> {
+    let one = |e: &Exchange| {
+        let size = e.response.as_ref().map_or("-".into(), |r| (r.end - r.start).to_string());
+        format!("{} {} {:?} {size}", e.op, e.target.as_deref().unwrap_or("-"), e.status)
+    };
+    out.exchanges.iter().map(one).collect()
+}
+
+#[test]
+fn keys_and_errors() {
+    let out = redis(&[
+        (C, &command(&["set", "user:1", "v"])),
+        (S, "+OK\r\n"),
+        (C, &command(&["HGET", "user:1", "f"])),
+        (S, "-WRONGTYPE Operation against a key holding 'x'\r\n"),
+        (C, &command(&["EVAL", "return 1", "1", "k", "v"])),
+        (S, ":1\r\n"),
+        (C, &command(&["EVAL", "return 1", "0", "v"])),
+        (S, "!21\r\nSYNTAX invalid syntax\r\n"),
+        (C, &command(&["XREAD", "COUNT", "2", "STREAMS", "s1", "0"])),
+        (S, "*-1\r\n"),
+        (C, &command(&["CONFIG", "GET", "x"])),
+        (S, "*0\r\n"),
+    ]);
+    assert_eq!(
+        short(&out),
+        ["SET user:1 Ok 5", "HGET user:1 Error 48", "EVAL k Ok 4", "EVAL - Error 28", "XREAD s1 Ok 5", "CONFIG - Ok 4"]
+    );
+    assert_eq!(out.exchanges[1].code.as_deref(), Some("WRONGTYPE"));
+    assert_eq!(out.exchanges[1].error.as_deref(), Some("Operation against a key holding '?'"));
+    assert_eq!(out.exchanges[3].code.as_deref(), Some("SYNTAX"));
+}
+
+#[test]
+fn every_kind_of_reply_is_one_answer() {
+    // The examples of the protocol specification, RESP2 and RESP3.
+    let replies = [
+        "*2\r\n$5\r\nhello\r\n$5\r\nworld\r\n",
+        "*2\r\n*3\r\n:1\r\n:2\r\n:3\r\n*2\r\n+Hello\r\n-World\r\n",
+        "$0\r\n\r\n",
+        "$-1\r\n",
+        "_\r\n",
+        "#t\r\n",
+        ",1.23\r\n",
+        ",-inf\r\n",
+        "(3492890328409238509324850943850943825024385\r\n",
+        "=15\r\ntxt:Some string\r\n",
+        "%2\r\n+first\r\n:1\r\n+second\r\n:2\r\n",
+        "~2\r\n+orange\r\n+apple\r\n",
+        "|1\r\n+key-popularity\r\n%2\r\n$1\r\na\r\n,0.19\r\n$1\r\nb\r\n,0.0066\r\n*2\r\n:2039123\r\n:9543892\r\n",
+        "*3\r\n:1\r\n:2\r\n|1\r\n+ttl\r\n:3600\r\n:3\r\n",
+        "$?\r\n;4\r\nHell\r\n;5\r\no wor\r\n;1\r\nd\r\n;0\r\n",
+        "*?\r\n:1\r\n*2\r\n:2\r\n:3\r\n.\r\n",
+        "%?\r\n+a\r\n:1\r\n+b\r\n:2\r\n.\r\n",
+        "*2\r\n*?\r\n.\r\n*?\r\n*?\r\n.\r\n.\r\n",
+        "+\r\n",
+    ];
+    let get = command(&["GET", "k"]);
+    for reply in replies {
+        let out = redis(&[(C, &get), (S, reply), (C, &get), (S, ":1\r\n")]);
+        assert_eq!(short(&out), [format!("GET k Ok {}", reply.len()), "GET k Ok 4".into()], "{reply}");
+        assert_eq!(out.skipped_bytes, [0, 0]);
+    }
+}
+
+#[test]
+fn deep_nesting_needs_no_memory() {
+    let deep = "*1\r\n".repeat(1_000_000) + ":1\r\n";
+    let out = redis(&[(C, &command(&["X"])), (S, &deep)]);
+    assert_eq!(short(&out), [format!("X - Ok {}", deep.len())]);
+    let streamed = "*?\r\n".repeat(1000);
+    let out = redis(&[(C, &command(&["X"])), (S, &streamed)]);
+    assert_eq!(out.exchanges.len(), 1);
+}
+
+#[test]
+fn publish_and_subscribe() {
+    let message = "*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$2\r\nhi\r\n";
+    let confirm =
+        |kind: &str, channel: &str, n| format!("*3\r\n${}\r\n{kind}\r\n$2\r\n{channel}\r\n:{n}\r\n", kind.len());
+    let out = redis(&[
+        (C, &command(&["SUBSCRIBE", "ch", "c2"])),
+        (S, &confirm("subscribe", "ch", 1)),
+        (S, message),
+        (S, &confirm("subscribe", "c2", 2)),
+        (S, message),
+        (C, &command(&["UNSUBSCRIBE"])),
+        (S, message),
+        (S, &(confirm("unsubscribe", "ch", 1) + &confirm("unsubscribe", "c2", 0))),
+        (C, &command(&["PING"])),
+        (S, "+PONG\r\n"),
+    ]);
+    assert_eq!(out.exchanges.iter().map(|e| &*e.op).collect::<Vec<_>>(), ["SUBSCRIBE", "UNSUBSCRIBE", "PING"]);
+    assert!(out.exchanges.iter().all(|e| e.response.is_some()));
+    assert_eq!(out.skipped_bytes, [0, 0]);
+
+    // RESP3: pushes come at any time, also between a command and its answer.
+    let out = redis(&[
+        (C, &command(&["GET", "k"])),
+        (S, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"),
+        (S, "$1\r\nv\r\n"),
+        (S, ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$2\r\nhi\r\n"),
+        (C, &command(&["SUBSCRIBE", "ch"])),
+        (S, ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n"),
+    ]);
+    assert_eq!(short(&out), ["GET k Ok 7", "SUBSCRIBE ch Ok 31"]);
+    assert_eq!(out.skipped_bytes, [0, 0]);
+}
+
+#[test]
+fn transactions_and_pipelines() {
+    let sent = command(&["MULTI"]) + &command(&["INCR", "a"]) + &command(&["EXEC"]);
+    let out = redis(&[(C, &sent), (S, "+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")]);
+    assert_eq!(short(&out), ["MULTI - Ok 5", "INCR a Ok 9", "EXEC - Ok 8"]);
+    let pipelined: Vec<_> = out.exchanges.iter().map(|e| e.flags.contains(Flags::PIPELINED)).collect();
+    assert_eq!(pipelined, [false, true, true]);
+}
+
+#[test]
+fn replies_that_were_switched_off() {
+    let out = redis(&[
+        (C, &(command(&["CLIENT", "REPLY", "SKIP"]) + &command(&["SET", "a", "1"]) + &command(&["GET", "a"]))),
+        (S, "$1\r\n1\r\n"),
+        (C, &(command(&["CLIENT", "REPLY", "OFF"]) + &command(&["SET", "b", "1"]))),
+        (C, &command(&["CLIENT", "REPLY", "ON"])),
+        (S, "+OK\r\n"),
+    ]);
+    let silent: Vec<_> = out.exchanges.iter().map(|e| (&*e.op, e.flags.contains(Flags::NO_REPLY))).collect();
+    let expected =
+        [("CLIENT", true), ("SET", true), ("GET", false), ("CLIENT", true), ("SET", true), ("CLIENT", false)];
+    assert_eq!(silent, expected);
+}
+
+#[test]
+fn inline_commands_monitor_and_replication() {
+    let out = redis(&[
+        (C, "\r\nset \"a key\" 1\nPING\r\n"),
+        (S, "+OK\r\n+PONG\r\n"),
+        (C, "MONITOR\r\n"),
+        (S, "+OK\r\n+1339518083.107412 [0 127.0.0.1:60866] \"keys\" \"*\"\r\n"),
+        (C, "QUIT\r\n"),
+        (S, "+1339518087.877697 [0 127.0.0.1:60866] \"dbsize\"\r\n+OK\r\n"),
+    ]);
+    assert_eq!(short(&out), ["SET a key Ok 5", "PING - Ok 7", "MONITOR - Ok 5", "QUIT - Ok 5"]);
+    assert_eq!(out.skipped_bytes, [0, 0]);
+    let out = redis(&[
+        (C, &command(&["PSYNC", "?", "-1"])),
+        (S, "+FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0\r\n$5\r\nREDIS*1\r\n$4\r\nPING\r\n"),
+        (C, &command(&["REPLCONF", "ACK", "0"])),
+    ]);
+    assert_eq!(short(&out), ["PSYNC - Ok 56"]);
+    assert_eq!(out.switched.map(|s| s.to), Some(SwitchedTo::Replication));
+}
+
+#[test]
+fn cut_values_keep_step_and_cut_replies_end_at_the_next_command() {
+    let head = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10000\r\nxxxx";
+    let get = command(&["GET", "k"]);
+    let bytes = |text: &str| Piece::Bytes(text.as_bytes().to_vec());
+    let pieces = [
+        (C, bytes(head)),
+        (C, Piece::Cut(9998)),
+        (S, bytes("+OK\r\n")),
+        (C, bytes(&command(&["LRANGE", "l"]))),
+        (S, bytes("*500\r\n$3\r\nabc\r\n$100")),
+        (S, Piece::Cut(3000)),
+        (S, bytes("$3\r\nabc\r\n$3\r\nabc\r\n")),
+        (C, bytes(&get)),
+        (S, bytes("$20\r\nabc")),
+        (S, Piece::Cut(19)),
+        (C, bytes(&get)),
+        (S, bytes(":5\r\n")),
+    ];
+    let out = run(parser("redis", false).as_mut(), &pieces);
+    assert_eq!(short(&out), ["SET k Ok 5", "LRANGE l Ok 3037", "GET k Ok 27", "GET k Ok 4"]);
+    let flags: Vec<_> = out.exchanges.iter().map(|e| e.flags).collect();
+    assert_eq!(flags, [Flags::default(), Flags::TRUNCATED, Flags::default(), Flags::default()]);
+    assert_eq!(out.exchanges[0].request, 0..head.len() as u64 + 9998);
+}
+
+#[test]
+fn passwords_are_secret() {
+    let sent = command(&["AUTH", "user", "pa55"]);
+    let out = redis(&[(C, &sent), (S, "+OK\r\n")]);
+    assert_eq!(out.exchanges[0].target, None);
+    for part in ["user", "pa55"] {
+        let at = sent.find(part).unwrap() as u64;
+        let mark = out.marks.as_ref().unwrap().iter().find(|m| m.range.contains(&at)).unwrap();
+        assert_eq!(mark.class, ByteClass::Secret);
+    }
+}
+
+#[test]
+fn detection() {
+    let redis = REGISTRY.iter().find(|p| p.name == "redis").unwrap();
+    let detect =
+        |client: &[u8], server: &[u8]| (redis.detect)(&Prefix { client, server, mid_stream: false, complete: true });
+    assert_eq!(detect(b"*1\r\n$4\r\nPING\r\n", b""), Detected::Certain);
+    assert_eq!(detect(b"PING\r\n", b"+PONG\r\n"), Detected::Certain);
+    assert_eq!(detect(b"", b"+OK\r\n"), Detected::Maybe);
+    assert_eq!(detect(b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK"), Detected::No);
+    // The directions are the wrong way round.
+    assert_eq!(detect(b"+OK\r\n", b"*1\r\n$4\r\nPING\r\n"), Detected::No);
+}
