@@ -2,7 +2,7 @@
 //!
 //! It is an accelerator, never the authority: a reader compares each of its entries with the block header it points to.
 
-use crate::block::{BLOCK_HEADER_BYTES, BlockAddress, BlockEntry};
+use crate::block::{BlockAddress, BlockEntry};
 use crate::header::{FILE_HEADER_BYTES, Fields, crc_without_field};
 use crate::kinds::BlockKind;
 use crate::rows::row;
@@ -51,7 +51,7 @@ const EMPTY: IndexRow = IndexRow {
         min_time_ns: 0,
         max_time_ns: 0,
         offset: 0,
-        header_len: BLOCK_HEADER_BYTES as u16,
+        header_len: 0,
         compressed_len: 0,
         raw_len: 0,
         payload_crc: 0,

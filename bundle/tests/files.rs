@@ -1,5 +1,7 @@
 //! Files: names, modes, what is never overwritten, partial files, copies of blocks.
 
+#![cfg(unix)]
+
 use kfr_bundle::block::AddressError;
 use kfr_bundle::writer::partial_path;
 use kfr_bundle::{Address, Block, BlockKind, FileHeader, Reader, SealedBlock, WriteError, Writer};
@@ -143,4 +145,16 @@ fn addresses_have_one_form() {
         assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
     }
     assert_eq!("3fa85f64.12:345".parse(), Ok(Address { origin: 0x3fa8_5f64, block: 12, row: 345 }));
+}
+
+#[test]
+fn writers_move_and_readers_are_shared_between_threads() {
+    fn moves<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    moves::<Writer>();
+    moves::<kfr_bundle::Compressor>();
+    moves::<SealedBlock>();
+    moves::<kfr_bundle::DataColumns>();
+    shared::<Reader>();
+    shared::<kfr_bundle::DataBlock>();
 }
