@@ -1,0 +1,485 @@
+//! Services, their endpoints, edges, statements, connections.
+
+use super::Context;
+use super::table::{Cell, Column, Row, Table};
+use super::timeline::service_plot;
+use crate::report::{
+    document::{Connection, Edge, Endpoint, Figure, Golden, Peer, Point, Service, Statement},
+    figure::{Svg, bars, line},
+    health::Health,
+    text,
+};
+use std::collections::BTreeSet;
+
+/// A service in full.
+#[derive(Debug)]
+pub(super) struct Detail {
+    pub(super) anchor: String,
+    pub(super) name: String,
+    pub(super) full: String,
+    pub(super) health: Health,
+    pub(super) headline: String,
+    pub(super) facts: Vec<(&'static str, String)>,
+    pub(super) clients: Vec<Neighbour>,
+    pub(super) clients_hidden: usize,
+    pub(super) dependencies: Vec<Neighbour>,
+    pub(super) dependencies_hidden: usize,
+    pub(super) plot: Option<Svg>,
+    pub(super) endpoints: Option<Table>,
+    pub(super) caveats: Vec<(String, String)>,
+    pub(super) open: bool,
+}
+
+/// A service on the other end of an edge.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    pub(super) name: String,
+    pub(super) href: Option<String>,
+    pub(super) health: Health,
+    pub(super) what: String,
+}
+
+/// Most clients and dependencies listed in a service's section.
+const NEIGHBOURS: usize = 8;
+
+/// Values of a series on the whole axis; steps that were not observed stay empty.
+fn on_axis<T>(context: &Context<'_>, series: &[Point], value: impl Fn(&Point) -> Option<T>) -> Vec<Option<T>> {
+    let step = context.doc.capture.step_ns.max(1);
+    let (Some(axis), false) = (context.axis, series.is_empty()) else { return Vec::new() };
+    let steps = ((axis.end_ns - axis.start_ns).div_ceil(step)).min(10_000) as usize;
+    let mut values: Vec<Option<T>> = std::iter::repeat_with(|| None).take(steps).collect();
+    for point in series {
+        let i = (point.start_ns.saturating_sub(axis.start_ns) / step) as usize;
+        if let Some(slot) = values.get_mut(i) {
+            *slot = value(point);
+        }
+    }
+    values
+}
+
+fn load(context: &Context<'_>, golden: &Golden) -> Cell {
+    let values = on_axis(context, &golden.series, |p| Some((p.requests, p.errors)));
+    if values.is_empty() { Cell::none() } else { Cell::figure(bars(&values)) }
+}
+
+fn tail(context: &Context<'_>, golden: &Golden) -> Cell {
+    let values = on_axis(context, &golden.series, |p| p.p99_ns);
+    if values.iter().all(Option::is_none) { Cell::none() } else { Cell::figure(line(&values, "s2")) }
+}
+
+/// Columns that services, endpoints and edges share.
+fn golden_columns(context: &Context<'_>) -> Vec<Column> {
+    let requests = || context.column_caveat(Figure::Requests);
+    let latency = || context.column_caveat(Figure::Latency);
+    vec![
+        Column::number("Rate", "/s", "Requests a second over the window").weakened(requests()),
+        Column::number("Requests", "", "Requests seen, answered or not").weakened(requests()),
+        Column::number("Errors", "%", "Share of requests answered by an error").weakened(requests()),
+        Column::number("p50", "", "Median duration of answered requests").weakened(latency()),
+        Column::number("p95", "", "95% of answered requests were at least as fast").weakened(latency()),
+        Column::number("p99", "", "99% of answered requests were at least as fast").weakened(latency()),
+        Column::number("Max", "", "Longest answered request"),
+        Column::number("Slow", "", "Answered requests over the threshold of the appendix"),
+        Column::number("Unansw.", "", "Requests without an answer when the connection or the capture ended"),
+    ]
+}
+
+fn golden_cells(golden: &Golden) -> Vec<Cell> {
+    if golden.requests == 0 {
+        return std::iter::repeat_with(Cell::none).take(9).collect();
+    }
+    vec![
+        Cell::rate(golden.rate_per_s),
+        Cell::count(golden.requests),
+        Cell::share(golden.errors, golden.requests, Health::of_golden(golden)),
+        Cell::duration(golden.p50_ns),
+        Cell::duration(golden.p95_ns),
+        Cell::duration(golden.p99_ns),
+        Cell::duration(golden.max_ns),
+        Cell::count(golden.slow_threshold_ns.map(|_| golden.slow)),
+        Cell::count(golden.unanswered),
+    ]
+}
+
+pub(super) fn services(context: &Context<'_>, shown: u64) -> Option<Table> {
+    let services = &context.doc.services;
+    let mut columns = vec![
+        Column::text("Service", "Unit, container, process group or workload"),
+        Column::text("State", "From the share of errors, and from findings"),
+    ];
+    columns.extend(golden_columns(context));
+    columns.push(Column::text("Load", "Requests over the window; errors in front"));
+    columns.push(Column::text("p99 trend", "99th percentile over the window, from 0"));
+    let mut seen = BTreeSet::new();
+    let rows = services.iter().enumerate().take(shown as usize).map(|(i, service)| {
+        let first = seen.insert(service.id.as_str());
+        let place = match (&service.node, service.protocols.is_empty()) {
+            (Some(node), false) => {
+                format!("{} on {} · {}", service.kind.word(), text::middle(node, 24), service.protocols.join(", "))
+            }
+            (Some(node), true) => format!("{} on {}", service.kind.word(), text::middle(node, 24)),
+            (None, false) => format!("{} · {}", service.kind.word(), service.protocols.join(", ")),
+            (None, true) => service.kind.word().to_owned(),
+        };
+        let mut cells = vec![
+            Cell::name(&service.name, 34)
+                .with_href(context.service_href(&service.id))
+                .with_sub(text::one_line(&place, 80))
+                .with_caveats(context.caveats_by_id(&service.weakened_by)),
+            Cell::status(context.health(&service.id)),
+        ];
+        cells.extend(golden_cells(&service.inbound));
+        cells.push(load(context, &service.inbound));
+        cells.push(tail(context, &service.inbound));
+        let anchor = context.service_anchor(&service.id).filter(|_| first && i as u64 >= context.sections);
+        Row { id: anchor.map(str::to_owned), cells }
+    });
+    let rows: Vec<Row> = rows.collect();
+    (!rows.is_empty()).then(|| Table {
+        id: "services-table".to_owned(),
+        caption: "Services, worst first".to_owned(),
+        hidden: (services.len() - rows.len()) as u64,
+        hidden_what: "the healthiest",
+        columns,
+        rows,
+    })
+}
+
+/// Sections of the first services, and how many have none. The others' anchors are on their rows.
+pub(super) fn details(context: &Context<'_>, shown: u64, endpoints: u64, plots: usize) -> (Vec<Detail>, u64) {
+    let mut endpoints_left = endpoints as usize;
+    let mut seen = BTreeSet::new();
+    let services = &context.doc.services;
+    let with_section: Vec<&Service> =
+        services.iter().take(shown as usize).filter(|s| seen.insert(s.id.as_str())).collect();
+    let mut list = Vec::new();
+    for (i, service) in with_section.iter().enumerate() {
+        let Some(anchor) = context.service_anchor(&service.id) else { continue };
+        // Later services keep a fair part of the rows that are left.
+        let fair = endpoints_left.div_ceil(with_section.len() - i).max(6).min(endpoints_left);
+        let rows = service.endpoints.len().min(fair);
+        endpoints_left -= rows;
+        list.push(detail(context, service, anchor, rows, i, i < plots));
+    }
+    let hidden = services.len().saturating_sub(list.len()) as u64;
+    (list, hidden)
+}
+
+fn detail(
+    context: &Context<'_>,
+    service: &Service,
+    anchor: &str,
+    endpoints: usize,
+    index: usize,
+    plot: bool,
+) -> Detail {
+    let doc = context.doc;
+    let golden = &service.inbound;
+    let headline = if golden.requests == 0 {
+        "no requests seen coming in".to_owned()
+    } else {
+        let rate = golden.rate_per_s.map_or_else(
+            || text::plural(golden.requests, "request", "requests"),
+            |r| format!("{}/s", text::significant(r)),
+        );
+        format!(
+            "{rate} · {} errors · p99 {}",
+            text::share(golden.errors, golden.requests),
+            text::or_none(golden.p99_ns, text::duration)
+        )
+    };
+    let clients: Vec<Neighbour> =
+        doc.edges.iter().filter(|e| e.server == service.id).map(|e| neighbour(context, &e.client, e)).collect();
+    let dependencies: Vec<Neighbour> =
+        doc.edges.iter().filter(|e| e.client == service.id).map(|e| neighbour(context, &e.server, e)).collect();
+    Detail {
+        anchor: anchor.to_owned(),
+        name: text::middle(&text::one_line(&service.name, 400), 56),
+        full: service.name.clone(),
+        health: context.health(&service.id),
+        headline,
+        facts: facts(service),
+        clients_hidden: clients.len().saturating_sub(NEIGHBOURS),
+        dependencies_hidden: dependencies.len().saturating_sub(NEIGHBOURS),
+        clients: clients.into_iter().take(NEIGHBOURS).collect(),
+        dependencies: dependencies.into_iter().take(NEIGHBOURS).collect(),
+        plot: if plot { service_plot(context, service, anchor) } else { None },
+        endpoints: endpoint_table(context, service, anchor, endpoints),
+        caveats: context.caveats_by_id(&service.weakened_by),
+        open: index < 1,
+    }
+}
+
+fn facts(service: &Service) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("Kind", service.kind.word().to_owned())];
+    if let Some(node) = &service.node {
+        facts.push(("Node", text::one_line(node, 80)));
+    }
+    let list = |items: Vec<String>, most: usize| {
+        let more = items.len().saturating_sub(most);
+        let shown = items.into_iter().take(most).collect::<Vec<_>>().join(", ");
+        if more > 0 { format!("{shown} and {more} more") } else { shown }
+    };
+    if !service.listens.is_empty() {
+        facts.push(("Listens on", list(service.listens.iter().map(|l| text::one_line(l, 60)).collect(), 4)));
+    }
+    if !service.processes.is_empty() {
+        let named = service.processes.iter().map(|p| format!("{} ({})", text::one_line(&p.name, 40), p.pid)).collect();
+        facts.push(("Processes", list(named, 4)));
+    }
+    if let Some(command) = service.processes.iter().find_map(|p| p.command.as_ref()) {
+        facts.push(("Command", text::one_line(command, 160)));
+    }
+    if let Some(outbound) = &service.outbound {
+        let errors = text::share(outbound.errors, outbound.requests);
+        let p99 = text::or_none(outbound.p99_ns, text::duration);
+        facts.push((
+            "Calls out",
+            format!("{} · {errors} errors · p99 {p99}", text::plural(outbound.requests, "request", "requests")),
+        ));
+    }
+    if let Some(limit) = service.inbound.slow_threshold_ns {
+        facts.push(("Slow means", format!("over {}", text::duration(limit))));
+    }
+    if !service.flags.is_empty() {
+        facts.push(("Flags", list(service.flags.clone(), 8)));
+    }
+    facts
+}
+
+fn neighbour(context: &Context<'_>, id: &str, edge: &Edge) -> Neighbour {
+    let name = context.service_name(id);
+    let golden = &edge.golden;
+    let what = if golden.requests == 0 {
+        format!("{} · {}", edge.protocol, text::plural(edge.connections, "connection", "connections"))
+    } else {
+        let errors = if golden.errors > 0 {
+            format!(" · {} errors", text::share(golden.errors, golden.requests))
+        } else {
+            String::new()
+        };
+        format!(
+            "{} · {}{errors} · p99 {}",
+            edge.protocol,
+            text::plural(golden.requests, "request", "requests"),
+            text::or_none(golden.p99_ns, text::duration)
+        )
+    };
+    Neighbour {
+        name: text::middle(&text::one_line(name, 400), 34),
+        href: context.service_href(id),
+        health: Health::of_edge(edge),
+        what: text::one_line(&what, 120),
+    }
+}
+
+fn endpoint_table(context: &Context<'_>, service: &Service, anchor: &str, shown: usize) -> Option<Table> {
+    let mut columns = vec![Column::text("Endpoint", "Operation and target"), Column::text("Protocol", "")];
+    columns.extend(golden_columns(context));
+    columns.push(Column::text("Load", "Requests over the window; errors in front"));
+    let row = |endpoint: &Endpoint| {
+        let what = match &endpoint.target {
+            Some(target) => format!("{} {target}", endpoint.op),
+            None => endpoint.op.clone(),
+        };
+        let mut cells = vec![Cell::name(&what, 56), Cell::text(endpoint.protocol.clone())];
+        cells.extend(golden_cells(&endpoint.golden));
+        cells.push(load(context, &endpoint.golden));
+        Row { id: None, cells }
+    };
+    let rows: Vec<Row> = service.endpoints.iter().take(shown).map(row).collect();
+    (!rows.is_empty()).then(|| Table {
+        id: format!("{anchor}.endpoints"),
+        caption: format!("Endpoints of {}, worst first", text::middle(&text::one_line(&service.name, 400), 40)),
+        columns,
+        hidden: service.endpoints_total.max(service.endpoints.len() as u64) - rows.len() as u64,
+        hidden_what: "see also kfr dump --requests",
+        rows,
+    })
+}
+
+pub(super) fn edges(context: &Context<'_>, shown: u64) -> Option<Table> {
+    let edges = &context.doc.edges;
+    let mut columns = vec![
+        Column::text("Client → server", "Who calls whom"),
+        Column::text("Protocol", ""),
+        Column::text("State", "From errors and failed connects"),
+    ];
+    columns.extend(golden_columns(context).into_iter().filter(|c| c.label != "Max" && c.label != "Slow"));
+    let network = || context.column_caveat(Figure::Network);
+    columns.extend([
+        Column::number("Conns", "", "Connections"),
+        Column::number("Sent", "", "Bytes from client to server").weakened(context.column_caveat(Figure::Bytes)),
+        Column::number("Received", "", "Bytes from server to client").weakened(context.column_caveat(Figure::Bytes)),
+        Column::number("Retrans.", "", "TCP segments sent again").weakened(network()),
+        Column::number("Resets", "", "Connections ended by a reset").weakened(network()),
+        Column::number("Failed", "", "Connection attempts that failed").weakened(network()),
+    ]);
+    let row = |edge: &Edge| {
+        let (client, server) = (edge_end(context, &edge.client), edge_end(context, &edge.server));
+        let mut name = Cell::name(&format!("{client} → {server}"), 60).with_href(context.service_href(&edge.server));
+        if !edge.flags.is_empty() {
+            name = name.with_sub(edge.flags.join(", "));
+        }
+        let mut cells = vec![name, Cell::text(edge.protocol.clone()), Cell::status(Health::of_edge(edge))];
+        let golden = golden_cells(&edge.golden);
+        cells.extend(golden.into_iter().enumerate().filter(|(i, _)| *i != 6 && *i != 7).map(|(_, cell)| cell));
+        cells.extend([
+            Cell::count(edge.connections),
+            Cell::bytes(edge.bytes_sent),
+            Cell::bytes(edge.bytes_received),
+            Cell::count(edge.retransmits),
+            Cell::count(edge.resets),
+            Cell::count(edge.failed_connects),
+        ]);
+        Row { id: None, cells }
+    };
+    let rows: Vec<Row> = edges.iter().take(shown as usize).map(row).collect();
+    (!rows.is_empty()).then(|| Table {
+        id: "edges-table".to_owned(),
+        caption: "Dependencies, worst first".to_owned(),
+        hidden: (edges.len() - rows.len()) as u64,
+        hidden_what: "the healthiest",
+        columns,
+        rows,
+    })
+}
+
+fn edge_end(context: &Context<'_>, id: &str) -> String {
+    let name = context.service_name(id);
+    text::middle(&text::one_line(name, 400), 28)
+}
+
+pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
+    let sql = &context.doc.sql;
+    let caveat = || context.column_caveat(Figure::Sql);
+    let columns = vec![
+        Column::text("Statement", "Normalised; literals are masked unless asked for"),
+        Column::number("Total", "", "Time of all answered calls together").weakened(caveat()),
+        Column::number("Share", "%", "Of the time of all statements").weakened(caveat()),
+        Column::number("Calls", "", "").weakened(caveat()),
+        Column::number("Mean", "", "Mean of answered calls"),
+        Column::number("p95", "", "95% of answered calls were at least as fast"),
+        Column::number("Max", "", "Longest call"),
+        Column::number("Rows", "", "Returned or changed, as far as the protocol told"),
+        Column::number("Rows/call", "", ""),
+        Column::number("Errors", "%", "Share of calls that failed"),
+        Column::text("Called by", ""),
+        Column::text("Signs", "What stands out"),
+    ];
+    let whole: u64 = sql.iter().fold(0, |sum, s| sum.saturating_add(s.total_ns));
+    let row = |(i, statement): (usize, &Statement)| {
+        let short = text::one_line(&statement.text, 110);
+        let mut head = Cell { class: "sql", ..Cell::text(short) }.with_more(Some(more(statement)));
+        let server = statement.server.as_deref().map(|id| edge_end(context, id));
+        head = head
+            .with_sub([Some(statement.system.clone()), server].into_iter().flatten().collect::<Vec<_>>().join(" on "));
+        let per_call = statement.rows.filter(|_| statement.calls > 0).map(|rows| rows as f64 / statement.calls as f64);
+        let callers: Vec<String> = statement.callers.iter().take(3).map(|id| edge_end(context, id)).collect();
+        let hidden = statement.callers.len().saturating_sub(3);
+        let callers = if hidden > 0 { format!("{} +{hidden}", callers.join(", ")) } else { callers.join(", ") };
+        let errors = Golden { requests: statement.calls, errors: statement.errors, ..Golden::default() };
+        let cells = vec![
+            head,
+            Cell::duration(Some(statement.total_ns)),
+            Cell::share(statement.total_ns, whole, Health::Unknown),
+            Cell::count(statement.calls),
+            Cell::duration(statement.mean_ns),
+            Cell::duration(statement.p95_ns),
+            Cell::duration(statement.max_ns),
+            Cell::count(statement.rows),
+            Cell::rate(per_call),
+            Cell::share(statement.errors, statement.calls, Health::of_golden(&errors)),
+            Cell::text(callers),
+            Cell::tags(&statement.flags.iter().take(4).cloned().collect::<Vec<_>>()),
+        ];
+        Row { id: context.sql_anchor(i).map(str::to_owned), cells }
+    };
+    let rows: Vec<Row> = sql.iter().enumerate().take(shown as usize).map(row).collect();
+    (!rows.is_empty()).then(|| Table {
+        id: "sql-table".to_owned(),
+        caption: "Statements by total time".to_owned(),
+        hidden: (sql.len() - rows.len()) as u64,
+        hidden_what: "the cheapest",
+        columns,
+        rows,
+    })
+}
+
+fn more(statement: &Statement) -> String {
+    let mut out = statement.text.clone();
+    out.push_str(&format!("\n\nfingerprint {}", statement.fingerprint));
+    if let Some(slowest) = &statement.exemplar {
+        let took = text::or_none(slowest.duration_ns, text::duration);
+        out.push_str(&format!("\nslowest call {took} at {}", text::clock_ms(slowest.start_ns)));
+        if !slowest.evidence.is_empty() {
+            out.push_str(&format!("\nevidence {}", slowest.evidence.join(" ")));
+        }
+    }
+    out
+}
+
+pub(super) fn connections(context: &Context<'_>, shown: u64) -> Option<Table> {
+    let network = &context.doc.network;
+    let caveat = || context.column_caveat(Figure::Network);
+    let columns = vec![
+        Column::text("Client → server", "Who opened it, and to where"),
+        Column::text("Protocol", ""),
+        Column::text("Ended", "How it ended within the capture"),
+        Column::number("Requests", "", "").weakened(context.column_caveat(Figure::Requests)),
+        Column::number("Sent", "", "Bytes from client to server").weakened(context.column_caveat(Figure::Bytes)),
+        Column::number("Received", "", "Bytes from server to client").weakened(context.column_caveat(Figure::Bytes)),
+        Column::number("RTT p50", "", "Median round-trip time").weakened(caveat()),
+        Column::number("RTT p99", "", "99th percentile of round-trip time").weakened(caveat()),
+        Column::number("Connect", "", "From SYN to established"),
+        Column::number("Retrans.", "", "Segments sent again").weakened(caveat()),
+        Column::number("Resets", "", "").weakened(caveat()),
+        Column::text("Opened", "UTC"),
+        Column::text("Signs", ""),
+    ];
+    let micros = |v: Option<f64>| v.filter(|us| us.is_finite() && *us >= 0.0).map(|us| (us * 1000.0) as u64);
+    let row = |(i, c): (usize, &Connection)| {
+        let ends = format!("{} → {}", peer(&c.client), peer(&c.server));
+        let opened = c.opened_ns.map_or_else(|| "before".to_owned(), text::clock_ms);
+        let ended = c.how_closed.clone().unwrap_or_else(|| text::NONE.to_owned());
+        let cells = vec![
+            Cell::name(&ends, 70).with_sub(format!("{} → {}", endpoint(&c.client), endpoint(&c.server))),
+            Cell::text(c.protocol.clone()).with_sub(c.transport.clone()),
+            Cell::text(ended),
+            Cell::count(c.requests),
+            Cell::bytes(c.bytes_sent),
+            Cell::bytes(c.bytes_received),
+            Cell::duration(c.rtt_us.and_then(|r| micros(r.p50))),
+            Cell::duration(c.rtt_us.and_then(|r| micros(r.p99))),
+            Cell::duration(c.connect_us.map(|us| us.saturating_mul(1000))),
+            Cell::count(c.retransmits),
+            Cell::count(c.resets),
+            Cell::text(opened),
+            Cell::tags(&c.flags.iter().take(4).cloned().collect::<Vec<_>>()),
+        ];
+        Row { id: context.connection_anchor(i).map(str::to_owned), cells }
+    };
+    let rows: Vec<Row> = network.connections.iter().enumerate().take(shown as usize).map(row).collect();
+    (!rows.is_empty()).then(|| Table {
+        id: "connections-table".to_owned(),
+        caption: "Connections with problems first, then by bytes".to_owned(),
+        hidden: network.connections_total.max(network.connections.len() as u64) - rows.len() as u64,
+        hidden_what: "see also kfr dump --connections",
+        columns,
+        rows,
+    })
+}
+
+fn peer(peer: &Peer) -> String {
+    let name = peer.workload.as_ref().or(peer.pod.as_ref()).or(peer.container.as_ref()).or(peer.process.as_ref());
+    name.map_or_else(|| endpoint(peer), |name| text::middle(&text::one_line(name, 400), 32))
+}
+
+fn address(peer: &Peer) -> String {
+    let address = text::one_line(&peer.address, 80);
+    if address.contains(':') && peer.port.is_some() { format!("[{address}]") } else { address }
+}
+
+fn endpoint(peer: &Peer) -> String {
+    peer.port.map_or_else(|| address(peer), |port| format!("{}:{port}", address(peer)))
+}

@@ -1,0 +1,197 @@
+//! Everything that has a time, on one axis.
+
+use super::Context;
+use super::table::{Cell, Column, Row, Table};
+use crate::report::{
+    document::{Document, Golden, Node, Service},
+    figure::{Lane, Mark, Series, Svg, Unit, plot},
+    text,
+};
+
+/// Most findings and changes marked on the axis.
+const MARKS: usize = 12;
+/// Most stretches of loss drawn; the ledger lists more.
+const LOSSES: usize = 60;
+
+/// Rate, latency, host and transport of the whole capture, with findings, changes and losses marked.
+pub(super) fn timeline(context: &Context<'_>) -> Option<Svg> {
+    let (doc, axis) = (context.doc, context.axis?);
+    let mut lanes = golden_lanes(doc, &doc.overall);
+    lanes.extend(host_lanes(doc));
+    if lanes.is_empty() {
+        return None;
+    }
+    let desc = format!(
+        "From {} to {}: {}. The same figures are in the tables below.",
+        text::date_time(axis.start_ns),
+        text::date_time(axis.end_ns),
+        lanes.iter().map(|lane| lane.title.as_str()).collect::<Vec<_>>().join(", ")
+    );
+    Some(plot("timeline-figure", "Timeline of the capture", &desc, axis, &lanes, &marks(doc)))
+}
+
+/// The same for one service.
+pub(super) fn service_plot(context: &Context<'_>, service: &Service, anchor: &str) -> Option<Svg> {
+    let (doc, axis) = (context.doc, context.axis?);
+    let lanes = golden_lanes(doc, &service.inbound);
+    let title = format!("Golden metrics of {}", text::one_line(&service.name, 100));
+    (!lanes.is_empty()).then(|| {
+        plot(
+            &format!("{anchor}.plot"),
+            &title,
+            "Requests and errors a second, and durations, over the window",
+            axis,
+            &lanes,
+            &losses(doc),
+        )
+    })
+}
+
+/// Figures that also stand alone, by name: the timeline, and the golden metrics of the worst services.
+pub(crate) fn standalone(context: &Context<'_>) -> Vec<(String, Svg)> {
+    let mut figures: Vec<(String, Svg)> =
+        timeline(context).map(|svg| ("timeline".to_owned(), svg)).into_iter().collect();
+    for service in &context.doc.services {
+        if figures.len() > 12 {
+            break;
+        }
+        if let Some(anchor) = context.service_anchor(&service.id)
+            && figures.iter().all(|(name, _)| name != anchor)
+            && let Some(svg) = service_plot(context, service, anchor)
+        {
+            figures.push((anchor.to_owned(), svg));
+        }
+    }
+    figures
+}
+
+/// Rate with errors, and durations; nothing where nothing was seen.
+fn golden_lanes(doc: &Document, golden: &Golden) -> Vec<Lane> {
+    let step = doc.capture.step_ns.max(1);
+    if golden.series.is_empty() {
+        return Vec::new();
+    }
+    let middle = |start: u64| start.saturating_add(step / 2);
+    let per_second = |n: u64| Some(n as f64 * 1e9 / step as f64);
+    let series = |value: &dyn Fn(&crate::report::document::Point) -> Option<f64>| -> Vec<(u64, Option<f64>)> {
+        golden.series.iter().map(|p| (middle(p.start_ns), value(p))).collect()
+    };
+    let mut rate = vec![Series::area("requests", 1, step, series(&|p| per_second(p.requests)))];
+    if golden.errors > 0 {
+        rate.push(Series::area("errors", 9, step, series(&|p| per_second(p.errors))));
+    }
+    let mut lanes = vec![Lane::new("Requests", Unit::PerSecond, rate)];
+    if golden.series.iter().any(|p| p.p99_ns.is_some()) {
+        let durations = vec![
+            Series::line("p99", 2, step, series(&|p| p.p99_ns.map(|ns| ns as f64))),
+            Series::line("p50", 1, step, series(&|p| p.p50_ns.map(|ns| ns as f64))),
+        ];
+        lanes.push(Lane::new("Duration", Unit::Nanos, durations));
+    }
+    lanes
+}
+
+/// One line a host for CPU, memory pressure and retransmissions; at most four hosts.
+fn host_lanes(doc: &Document) -> Vec<Lane> {
+    let hosts: Vec<&Node> = doc.nodes.iter().filter(|n| !n.samples.is_empty()).take(4).collect();
+    let mut lanes = Vec::new();
+    let mut add =
+        |title: &str, unit, least: f64, value: &dyn Fn(&crate::report::document::HostSample) -> Option<f64>| {
+            let series: Vec<Series> = hosts
+                .iter()
+                .zip(1u8..)
+                .map(|(node, ink)| {
+                    let gap = node.samples.iter().map(|s| s.duration_ns).max().unwrap_or(1).max(1);
+                    let points =
+                        node.samples.iter().map(|s| (s.start_ns.saturating_add(s.duration_ns / 2), value(s))).collect();
+                    Series::line(&text::middle(&text::one_line(&node.name, 80), 24), ink, gap, points)
+                })
+                .collect();
+            if series.iter().any(|s| s.points.iter().any(|p| p.1.is_some())) {
+                lanes.push(Lane { at_least: least, height: 52, ..Lane::new(title, unit, series) });
+            }
+        };
+    add("Host CPU busy", Unit::Permille, 1000.0, &|s| {
+        let cores: Vec<u64> = s.cores.iter().flatten().map(|c| u64::from(c.busy_permille())).collect();
+        (!cores.is_empty()).then(|| cores.iter().sum::<u64>() as f64 / cores.len() as f64)
+    });
+    add("TCP segments sent again", Unit::PerSecond, 0.0, &|s| {
+        s.tcp.map(|t| t.retransmitted as f64 * 1e9 / s.duration_ns.max(1) as f64)
+    });
+    lanes
+}
+
+fn marks(doc: &Document) -> Vec<Mark> {
+    let mut marks = losses(doc);
+    for (i, finding) in doc.findings.iter().enumerate().take(MARKS) {
+        if let Some(at) = finding.onset_ns {
+            marks.push(Mark {
+                from_ns: at,
+                to_ns: None,
+                label: (i + 1).to_string(),
+                title: format!("{} {}", text::clock_ms(at), text::one_line(&finding.title, 200)),
+                class: "onset",
+            });
+        }
+    }
+    for change in doc.changes.iter().take(MARKS) {
+        if let Some(at) = change.at_ns {
+            marks.push(Mark {
+                from_ns: at,
+                to_ns: None,
+                label: "Δ".to_owned(),
+                title: format!("{} {}: {}", text::clock_ms(at), change.kind, text::one_line(&change.summary, 200)),
+                class: "change",
+            });
+        }
+    }
+    marks
+}
+
+/// Stretches in which events were lost, shaded behind the lines that they weaken.
+fn losses(doc: &Document) -> Vec<Mark> {
+    let mark = |loss: &crate::report::document::LostRange| {
+        Some(Mark {
+            from_ns: loss.start_ns?,
+            to_ns: Some(loss.end_ns?),
+            label: String::new(),
+            title: format!(
+                "{} lost here ({})",
+                text::plural(loss.count, "event", "events"),
+                text::one_line(&loss.what, 60)
+            ),
+            class: "loss",
+        })
+    };
+    doc.ledger.losses.iter().filter_map(mark).take(LOSSES).collect()
+}
+
+pub(super) fn changes(context: &Context<'_>, shown: u64) -> Option<Table> {
+    let changes = &context.doc.changes;
+    let rows: Vec<Row> = changes
+        .iter()
+        .take(shown as usize)
+        .map(|change| Row {
+            id: None,
+            cells: vec![
+                Cell::text(text::or_none(change.at_ns, text::clock_ms)),
+                Cell::text(change.kind.clone()),
+                Cell::name(&change.subject, 60),
+                Cell::text(text::one_line(&change.summary, 300)),
+            ],
+        })
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        id: "changes-table".to_owned(),
+        caption: "What changed, by time".to_owned(),
+        columns: vec![
+            Column::text("At", "UTC"),
+            Column::text("Kind", ""),
+            Column::text("Subject", ""),
+            Column::text("What", ""),
+        ],
+        hidden: (changes.len() - rows.len()) as u64,
+        hidden_what: "later ones",
+        rows,
+    })
+}
