@@ -27,6 +27,7 @@ mod packing;
 pub mod reader;
 pub mod rows;
 mod scan;
+pub mod seal;
 mod source;
 pub mod verify;
 pub mod writer;

@@ -1,12 +1,11 @@
 //! Writing a bundle: block after block into `NAME.kfr.partial`, which becomes `NAME.kfr` once it is whole.
 
 use crate::MAX_RAW_BYTES;
-use crate::block::{BLOCK_HEADER_BYTES, Block, BlockAddress, BlockEntry, FLAG_KEYFRAME};
-use crate::error::{BlockError, WriteError};
+use crate::block::{BLOCK_HEADER_BYTES, Block, BlockAddress, BlockEntry};
+use crate::error::WriteError;
 use crate::header::{FIRST_BLOCK_OFFSET, FileHeader};
 use crate::index::{IndexRow, MAX_INDEX_ROWS, TAIL_BYTES, encode_trailer};
 use crate::kinds::BlockKind;
-use crate::reader::Reader;
 use crate::rows::encode_rows;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -14,114 +13,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// zstd level while recording; a bundle at rest may be written with 3.
-pub const DEFAULT_LEVEL: i32 = 1;
-
-/// A block that is compressed but not yet written; it has no number yet.
-#[derive(Debug, Clone)]
-pub struct SealedBlock {
-    block: Block,
-    flags: u16,
-    raw_len: u32,
-    payload_crc: u32,
-    payload: Vec<u8>,
-    /// Set for a block copied from another bundle.
-    address: Option<BlockAddress>,
-}
-
-impl SealedBlock {
-    /// Bytes that it will take in the file.
-    pub fn file_bytes(&self) -> u64 {
-        (BLOCK_HEADER_BYTES + self.payload.len()) as u64
-    }
-
-    /// Takes a block from another bundle as it is, to be written under the same address.
-    ///
-    /// # Errors
-    /// [`BlockError`] if it can't be read or is damaged.
-    pub fn copied(reader: &Reader, entry: &BlockEntry) -> Result<Self, BlockError> {
-        let mut payload = Vec::new();
-        reader.read_compressed(entry, &mut payload)?;
-        Ok(Self {
-            block: entry.block(),
-            flags: entry.flags,
-            raw_len: entry.raw_len,
-            payload_crc: entry.payload_crc,
-            payload,
-            address: Some(entry.address),
-        })
-    }
-
-    /// The frame's memory, to be given to [`Compressor::recycle`].
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.payload
-    }
-}
-
-/// Compresses blocks; keep one for each thread that does.
-pub struct Compressor {
-    context: zstd::bulk::Compressor<'static>,
-    spare: Vec<u8>,
-}
-
-impl std::fmt::Debug for Compressor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Compressor")
-    }
-}
-
-impl Compressor {
-    /// A compressor with this zstd level ([`DEFAULT_LEVEL`] while recording).
-    ///
-    /// # Errors
-    /// [`WriteError::Compression`] if zstd has no memory or no such level.
-    pub fn new(level: i32) -> Result<Self, WriteError> {
-        Ok(Self { context: zstd::bulk::Compressor::new(level).map_err(WriteError::Compression)?, spare: Vec::new() })
-    }
-
-    /// Compresses a block's raw content.
-    ///
-    /// # Errors
-    /// [`WriteError::BlockTooLarge`], [`WriteError::Compression`].
-    pub fn seal(&mut self, block: &Block, raw: &[u8]) -> Result<SealedBlock, WriteError> {
-        let too_large = WriteError::BlockTooLarge { raw_bytes: raw.len(), rows: block.rows };
-        let raw_len = match u32::try_from(raw.len()) {
-            Ok(length) if length <= MAX_RAW_BYTES && block.rows <= crate::MAX_ROWS => length,
-            _ => return Err(too_large),
-        };
-        self.compress(block, raw, raw_len)
-    }
-
-    fn compress(&mut self, block: &Block, raw: &[u8], raw_len: u32) -> Result<SealedBlock, WriteError> {
-        let mut payload = std::mem::take(&mut self.spare);
-        payload.clear();
-        payload.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-        self.context.compress_to_buffer(raw, &mut payload).map_err(WriteError::Compression)?;
-        Ok(SealedBlock {
-            block: *block,
-            flags: if block.keyframe { FLAG_KEYFRAME } else { 0 },
-            raw_len,
-            payload_crc: crc32c::crc32c(&payload),
-            payload,
-            address: None,
-        })
-    }
-
-    /// Gives memory of a written block back.
-    pub fn recycle(&mut self, buffer: Vec<u8>) {
-        if buffer.capacity() > self.spare.capacity() {
-            self.spare = buffer;
-        }
-    }
-}
-
-/// Compresses one block with a context of its own; for many, keep a [`Compressor`].
-///
-/// # Errors
-/// As [`Compressor::seal`].
-pub fn compress_block(level: i32, block: &Block, raw: &[u8]) -> Result<SealedBlock, WriteError> {
-    Compressor::new(level)?.seal(block, raw)
-}
+pub use crate::seal::{Compressor, DEFAULT_LEVEL, SealedBlock, compress_block};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,7 +125,7 @@ impl Writer {
     /// # Errors
     /// [`WriteError::Compression`] if zstd has no such level.
     pub fn set_level(&mut self, level: i32) -> Result<(), WriteError> {
-        self.compressor.context.set_compression_level(level).map_err(WriteError::Compression)
+        self.compressor.set_level(level)
     }
 
     /// The bundle's header.
@@ -526,6 +418,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Reader;
 
     fn write_until_full(room: u64) -> (tempfile::TempDir, Writer, u64) {
         let folder = tempfile::tempdir().unwrap();

@@ -2,8 +2,11 @@
 
 use kfr_bundle::columns::{DataBlock, DataColumns};
 use kfr_bundle::events::{DatagramEvent, SocketEvent};
+use kfr_bundle::facts::{
+    CpuTimes, DiskCounters, HostSample, InterfaceCounters, LedgerFact, Manifest, ProbeFact, ProcessFact,
+};
 use kfr_bundle::rows::{Row, decode_rows, encode_rows};
-use kfr_bundle::{Block, BlockKind, FileHeader, MapWriter, Reader, Writer};
+use kfr_bundle::{Block, BlockKind, FileHeader, MapWriter, Reader, Writer, to_named_map};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -182,4 +185,28 @@ fn the_page_lists_the_columns_that_are_written() {
     assert_eq!(listed("process_events"), <kfr_bundle::events::ProcessEvent as Row>::COLUMNS);
     assert_eq!(listed("anchors"), <kfr_bundle::rows::Anchor as Row>::COLUMNS);
     assert_eq!(listed("index"), <kfr_bundle::index::IndexRow as Row>::COLUMNS);
+
+    let keys = |kind: &str, row: &[u8]| {
+        let cell = page.lines().find(|line| {
+            line.starts_with(&format!("| {kind} | `tool`")) || { line.starts_with(&format!("| {kind} | `time_ns` ")) }
+        });
+        let cell = cell.unwrap_or_else(|| panic!("{kind} is described"));
+        let map: std::collections::BTreeMap<String, serde::de::IgnoredAny> = rmp_serde::from_slice(row).unwrap();
+        for key in map.keys() {
+            assert!(cell.contains(&format!("`{key}`")), "{kind}: {key} is not described");
+        }
+    };
+    let named = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut row = Vec::new();
+        write(&mut row);
+        row
+    };
+    keys("manifest", &named(&|row| to_named_map(&Manifest::default(), row).unwrap()));
+    keys("manifest", &named(&|row| to_named_map(&ProbeFact::default(), row).unwrap()));
+    keys("processes", &named(&|row| to_named_map(&ProcessFact::default(), row).unwrap()));
+    keys("host", &named(&|row| to_named_map(&HostSample::default(), row).unwrap()));
+    keys("host", &named(&|row| to_named_map(&CpuTimes::default(), row).unwrap()));
+    keys("host", &named(&|row| to_named_map(&DiskCounters::default(), row).unwrap()));
+    keys("host", &named(&|row| to_named_map(&InterfaceCounters::default(), row).unwrap()));
+    keys("ledger", &named(&|row| to_named_map(&LedgerFact::default(), row).unwrap()));
 }

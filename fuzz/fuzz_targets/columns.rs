@@ -4,10 +4,10 @@
 use kfr_bundle::columns::{DataBlock, DataColumns};
 use kfr_bundle::decode_maps;
 use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
+use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::index::IndexRow;
 use kfr_bundle::rows::{Anchor, Row, decode_rows, encode_rows, row_numbers};
 use libfuzzer_sys::fuzz_target;
-use std::collections::BTreeMap;
 
 fuzz_target!(|raw: &[u8]| {
     rows::<SocketEvent>(raw);
@@ -17,7 +17,10 @@ fuzz_target!(|raw: &[u8]| {
     rows::<Anchor>(raw);
     rows::<IndexRow>(raw);
     let _ = row_numbers(raw, 9);
-    let _ = decode_maps::<BTreeMap<String, Vec<BTreeMap<String, u64>>>>(raw);
+    let _ = decode_maps::<Manifest>(raw);
+    let _ = decode_maps::<ProcessFact>(raw);
+    let _ = decode_maps::<HostSample>(raw);
+    let _ = decode_maps::<LedgerFact>(raw);
     let Ok(block) = DataBlock::decode(raw.to_vec(), 3) else { return };
     // What was understood is written and read back the same.
     let mut columns = DataColumns::new();
