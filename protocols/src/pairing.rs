@@ -52,11 +52,13 @@ pub(crate) struct Pairing<T> {
     open: VecDeque<Open<T>>,
     lost: Option<Lost>,
     stalled_at: Option<u64>,
+    /// Pipelined requests or answers were lost: until none is open, answers may belong to others.
+    uncertain: Flags,
 }
 
 impl<T> Default for Pairing<T> {
     fn default() -> Self {
-        Self { open: VecDeque::new(), lost: None, stalled_at: None }
+        Self { open: VecDeque::new(), lost: None, stalled_at: None, uncertain: Flags::default() }
     }
 }
 
@@ -114,6 +116,11 @@ impl<T> Pairing<T> {
         }
     }
 
+    /// Requests were lost: until none is open, answers may belong to those.
+    pub fn doubt(&mut self, flag: Flags) {
+        self.uncertain.insert(flag);
+    }
+
     /// True if the server's bytes belong to requests that are still to be read.
     pub fn is_behind(&self) -> bool {
         self.open.is_empty() && self.stalled_at.is_some()
@@ -124,8 +131,12 @@ impl<T> Pairing<T> {
         if let Some(lost) = self.lost
             && seen_at > lost.start
         {
+            self.uncertain = if self.open.len() > 1 { lost.flag } else { Flags::default() };
             self.close_lost(lost, seen_at, server, out);
+        } else if self.open.is_empty() {
+            self.uncertain = Flags::default();
         }
+        exchange.flags.insert(self.uncertain);
         if !self.open.is_empty() {
             exchange.flags.insert(Flags::PIPELINED);
         }

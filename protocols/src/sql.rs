@@ -18,7 +18,7 @@ use std::ops::Range;
 pub const MAX_BYTES: usize = 4096;
 
 /// Parentheses nested deeper than this are copied without collapsing.
-const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 24;
 
 /// Elements of one list that are written before it is known whether it collapses.
 const MAX_LIST: u32 = 64;
@@ -69,6 +69,7 @@ const DIGIT: u8 = 2;
 const BLANK: u8 = 4;
 
 /// What each byte can be part of.
+#[allow(clippy::indexing_slicing)] // Evaluated by the compiler.
 static CLASSES: [u8; 256] = {
     let mut classes = [0u8; 256];
     let mut i = 0;
@@ -405,7 +406,12 @@ impl Writer<'_> {
             _ => false,
         };
         match self.frame() {
-            Some(frame) if constant && frame.list && frame.simple => frame.literals += 1,
+            Some(frame) if constant && frame.list && frame.simple => {
+                frame.literals += 1;
+                if frame.literals > MAX_LIST {
+                    return;
+                }
+            }
             _ => self.plain(),
         }
         self.separate(Kind::Word);
@@ -609,6 +615,20 @@ mod tests {
         let deep = format!("select {}1{}", "(".repeat(500), ")".repeat(500));
         assert!(my(&deep).starts_with("select ((("));
         assert_eq!(my(")))"), ")))");
+    }
+
+    #[test]
+    fn hostile_text_takes_linear_time() {
+        for piece in [
+            "$a", "$a$", "$$", "(", "((1),", "'", "\\'", "/*", "/*!", "--", "(1),", "null,", "in(1,", "0x", "1e", "a.",
+            "\"",
+        ] {
+            let text = piece.repeat(4 << 20).into_bytes();
+            for dialect in [Dialect::MySql, Dialect::PostgreSql] {
+                assert!(normalise(&text, dialect, false).len() <= MAX_BYTES + 3);
+                values(&text, dialect, |_| {});
+            }
+        }
     }
 
     #[test]

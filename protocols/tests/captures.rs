@@ -26,6 +26,8 @@ fn captures_agree_with_other_tools() {
         return;
     };
     let root = std::path::Path::new(&shared).join("captures");
+    // To see what a payload limit does to the counts.
+    let limit = std::env::var("KFR_PAYLOAD_LIMIT").ok().and_then(|l| l.parse().ok()).unwrap_or(usize::MAX);
     let verbose = std::env::var("KFR_VERBOSE").unwrap_or_default();
     let (mut equal, mut different) = (0, Vec::new());
     for line in std::fs::read_to_string(root.join("expected.jsonl")).unwrap().lines() {
@@ -35,7 +37,7 @@ fn captures_agree_with_other_tools() {
         let ours = ["http", "redis", "mysql"].contains(&protocol);
         let (mut requests, mut errors, mut skipped) = (0, 0, [0, 0]);
         for connection in common::connections(&root.join(file)) {
-            let Some((found, out)) = common::decode(&connection) else { continue };
+            let Some((found, out)) = common::decode(&connection, limit) else { continue };
             if !verbose.is_empty() && file.contains(&verbose) {
                 println!("{file} {:?} {} mid_stream={}", connection.ports, found.name, connection.mid_stream);
                 out.exchanges.iter().for_each(|e| println!("    {}", common::line(e)));

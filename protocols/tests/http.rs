@@ -127,6 +127,22 @@ fn an_early_answer_and_an_unanswered_request() {
 }
 
 #[test]
+fn a_body_that_was_refused_is_not_waited_for() {
+    let ask = "POST /up HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 30\r\n\r\n";
+    let refused = "HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let next = "GET /next HTTP/1.1\r\nHost: h\r\n\r\n";
+    let out = http(&[(C, ask), (S, refused), (C, next), (S, ok)]);
+    assert_eq!(short(&out), ["POST /up Error 417", "GET /next Ok 200"]);
+    let body = "012345678901234567890123456789";
+    let out = http(&[(C, ask), (S, "HTTP/1.1 100 Continue\r\n\r\n"), (C, body), (S, ok), (C, next), (S, ok)]);
+    assert_eq!(short(&out), ["POST /up Ok 200", "GET /next Ok 200"]);
+    assert_eq!(out.exchanges[0].request.end, (ask.len() + body.len()) as u64);
+    let out = http(&[(C, ask), (S, refused), (C, body), (C, next), (S, ok)]);
+    assert_eq!(short(&out), ["POST /up Error 417", "GET /next Ok 200"]);
+}
+
+#[test]
 fn odd_but_valid_heads() {
     let out = http(&[
         (C, "\r\nGET http://u:p@h/a?b=c HTTP/1.1\nHost: h\nX: folded\n value\n\n"),

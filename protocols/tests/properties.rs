@@ -100,7 +100,8 @@ fn check_damage(conversation: &Conversation, mid_stream: bool, index: usize, fro
             }
             assert_eq!(found, expected, "{context}");
         } else if let Some(found) = found {
-            assert_eq!(found.request, expected.request, "{context}");
+            // What is missing whole is known by its answer only.
+            assert!(found.request == expected.request || *client && from == 0, "{context}");
             let (answer, whole) = (found.response.as_ref(), expected.response.as_ref());
             assert_eq!(answer.map(|r| r.end), whole.map(|r| r.end), "{context}");
             assert!(answer.map(|r| r.start) <= whole.map(|r| r.start), "{context}");

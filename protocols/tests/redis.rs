@@ -199,6 +199,24 @@ fn cut_values_keep_step_and_cut_replies_end_at_the_next_command() {
 }
 
 #[test]
+fn commands_of_a_cut_pipeline_are_counted_by_their_answers() {
+    let bytes = |text: &str| Piece::Bytes(text.as_bytes().to_vec());
+    let set = command(&["SET", "k", "v"]);
+    let pieces = [
+        (C, bytes(&(set.clone() + &set + "*3\r\n$3\r\nS"))),
+        (C, Piece::Cut(7 * set.len() as u64 + 17)),
+        (S, bytes(&("+OK\r\n".repeat(9) + "-ERR x\r\n"))),
+        (C, bytes(&command(&["GET", "k"]))),
+        (S, bytes("$1\r\nv\r\n")),
+    ];
+    let out = run(parser("redis", false).as_mut(), &pieces);
+    assert_eq!(out.exchanges.len(), 11);
+    assert_eq!(out.exchanges.iter().filter(|e| e.flags.contains(Flags::TRUNCATED)).count(), 8);
+    assert_eq!(short(&out)[8..], ["? - Ok 5", "? - Error 8", "GET k Ok 7"]);
+    assert_eq!(out.exchanges[10].flags, Flags::default());
+}
+
+#[test]
 fn passwords_are_secret() {
     let sent = command(&["AUTH", "user", "pa55"]);
     let out = redis(&[(C, &sent), (S, "+OK\r\n")]);

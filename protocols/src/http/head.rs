@@ -227,6 +227,8 @@ pub(super) struct Framing {
     pub coding: Option<bool>,
     /// `Content-Length`, where it is a number. Of several the first counts.
     pub length: Option<u64>,
+    /// `Expect: 100-continue`: the body may never be sent.
+    pub expect: bool,
 }
 
 /// Reads the framing from a head.
@@ -236,6 +238,8 @@ pub(super) fn framing(head: &[u8]) -> Framing {
         let (Some(name), Some(value)) = (head.get(name), head.get(value)) else { return };
         if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") && framing.length.is_none() {
             framing.length = number(value);
+        } else if name.len() == 6 && name.eq_ignore_ascii_case(b"expect") {
+            framing.expect = value.eq_ignore_ascii_case(b"100-continue");
         } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") {
             let chunked =
                 value.split(|b| *b == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));

@@ -72,6 +72,12 @@ enum Asking {
         scanned: usize,
     },
     Chunked(Chunked),
+    /// A body of `length` bytes that the request beginning at `start` may send, or not, as the answer is
+    /// (RFC 9110, section 10.1.1).
+    Expecting {
+        start: u64,
+        length: u64,
+    },
     /// A CONNECT waits for its answer: what follows may be anything.
     Paused,
 }
@@ -153,6 +159,10 @@ impl Http {
                         return;
                     }
                 }
+                Asking::Expecting { start, length } => {
+                    let (start, length) = (*start, *length);
+                    self.read_expected_body(streams, start, length, out);
+                }
                 Asking::Chunked(chunked) => {
                     let step = chunked.read(&mut streams.client, Side::Client, out);
                     if let Some(last) = self.pairing.back_mut() {
@@ -172,6 +182,23 @@ impl Http {
                 }
             }
         }
+    }
+
+    /// Bytes came behind a head that asked whether to send the body: that body, or, where the answer made it needless,
+    /// the next request.
+    fn read_expected_body(&mut self, streams: &mut Streams, start: u64, length: u64, out: &mut Output) {
+        self.asking = Asking::Head { scanned: 0 };
+        let asked = self.pairing.back_mut().filter(|last| last.exchange.request.start == start);
+        let needless = asked.is_none();
+        if needless && head::looks_like_request(streams.client.bytes(), false) == Looks::Yes {
+            return;
+        }
+        let at = streams.client.position();
+        if let Some(last) = asked {
+            last.exchange.request.end = at.saturating_add(length);
+        }
+        out.mark(Side::Client, at..at.saturating_add(length), ByteClass::Value);
+        streams.client.skip(length);
     }
 
     /// Gives up the client's current chunk; the next request begins at a later one.
@@ -260,6 +287,7 @@ impl Http {
         match (framing.coding, framing.length) {
             _ if matches!(asked, Asked::Connect) => self.asking = Asking::Paused,
             (Some(true), _) => self.asking = Asking::Chunked(Chunked::start()),
+            (_, Some(length)) if framing.expect && length > 0 => self.asking = Asking::Expecting { start, length },
             (_, Some(length)) => {
                 let body = exchange.request.end..exchange.request.end.saturating_add(length);
                 exchange.request.end = body.end;
@@ -501,7 +529,7 @@ impl Parser for Http {
             let bytes = streams.client.bytes();
             if let Some(line) = head::first_line(bytes).and_then(head::request_line) {
                 let start = streams.client.position();
-                let mut exchange = self.request(&bytes.to_vec(), &line);
+                let mut exchange = self.request(bytes, &line);
                 exchange.request = start..start + streams.client.bytes().len() as u64;
                 exchange.flags.insert(Flags::INCOMPLETE);
                 self.pairing.push(exchange, seen_at, Asked::Other, &mut streams.server, out);

@@ -209,6 +209,11 @@ struct Redis {
     /// The framing of `reply` is read, its last bytes have yet to arrive.
     reply_framed: bool,
     mode: ReplyMode,
+    /// Where the client's stream has a hole that may hold whole commands, and what to tell about them. Their answers
+    /// count them.
+    unseen: Option<(u64, Flags)>,
+    /// The next command was found behind such a hole.
+    found: bool,
     subscribed: bool,
     monitor: bool,
     replication: bool,
@@ -228,6 +233,8 @@ impl Redis {
             reply: Reply::new(0),
             reply_framed: false,
             mode: ReplyMode::On,
+            unseen: None,
+            found: false,
             subscribed: false,
             monitor: false,
             replication: false,
@@ -241,6 +248,7 @@ impl Redis {
                     let found = find_start(&mut streams.client, Side::Client, chunk, out, looks_like_command);
                     if found {
                         self.asking = Asking::Start { scanned: 0 };
+                        self.found = true;
                     }
                     found
                 }
@@ -270,7 +278,7 @@ impl Redis {
         let bytes = streams.client.bytes();
         let hole = streams.client.hole();
         let Some(first) = bytes.first() else {
-            // Commands that begin inside a hole can't be counted.
+            self.note_unseen(streams);
             self.search(streams, chunk, out);
             return true;
         };
@@ -485,17 +493,31 @@ impl Redis {
     /// The rest of a command can't be read.
     fn lose_command(&mut self, mut reading: Reading, streams: &mut Streams, chunk: u64, out: &mut Output) {
         let hole = streams.client.hole();
-        reading.exchange.flags.insert(hole.map_or(Flags::TRUNCATED, |hole| hole_flag(hole.kind)));
+        let flag = hole.map_or(Flags::TRUNCATED, |hole| hole_flag(hole.kind));
+        reading.exchange.flags.insert(flag);
+        self.note_unseen(streams);
         pass_chunk(&mut streams.client, Side::Client, chunk, out);
         reading.exchange.request.end = streams.client.position();
         self.send(reading, streams, out);
+        self.pairing.doubt(flag);
         self.asking = Asking::Search;
+    }
+
+    fn note_unseen(&mut self, streams: &Streams) {
+        if let Some(hole) = streams.client.hole() {
+            let at = streams.client.position() + streams.client.bytes().len() as u64;
+            self.unseen = Some((at, hole_flag(hole.kind)));
+        }
     }
 
     /// A command was read: its answer is waited for, if it has one.
     fn send(&mut self, mut reading: Reading, streams: &mut Streams, out: &mut Output) {
         if reading.exchange.op.is_empty() {
             reading.exchange.op = "?".into();
+        }
+        if !std::mem::take(&mut self.found) && self.pairing.is_empty() {
+            // All that was unseen is answered.
+            self.unseen = None;
         }
         let silent = match (self.mode, reading.mode) {
             (_, Some(ReplyMode::On)) => {
@@ -594,8 +616,25 @@ impl Redis {
         let error = shape == Shape::Error;
         let Some(front) = front else {
             self.subscribed |= published == Published::Message;
-            let stray = shape != Shape::Push && published == Published::Other && !self.monitor;
-            out.skipped(Side::Server, if stray { end - reply.start } else { 0 });
+            if shape == Shape::Push || published != Published::Other || self.monitor {
+                return;
+            }
+            match self.unseen {
+                Some((at, flag)) => {
+                    let mut exchange = Exchange {
+                        op: "?".into(),
+                        request: at..at,
+                        response: Some(reply.start..end),
+                        ..Exchange::default()
+                    };
+                    exchange.flags.insert(flag);
+                    if error {
+                        fail(&mut exchange, &reply.text, self.options);
+                    }
+                    out.exchanges.push(exchange);
+                }
+                None => out.skipped(Side::Server, end - reply.start),
+            }
             return;
         };
         let mut start = reply.start;

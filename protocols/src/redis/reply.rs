@@ -10,7 +10,7 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 const MAX_STREAMED_DEPTH: usize = 32;
 
 /// Elements that a reply may have; more is no reply.
-const MAX_ELEMENTS: u64 = 1 << 40;
+const MAX_ELEMENTS: u64 = 1 << 34;
 
 /// The kind of a whole reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -120,7 +120,7 @@ fn tcp_segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
 
 /// The TCP connections of a capture.
 pub fn connections(path: &Path) -> Vec<Connection> {
-    let mut open: BTreeMap<((IpAddr, u16), (IpAddr, u16)), usize> = BTreeMap::new();
+    let mut open: BTreeMap<[(IpAddr, u16); 2], usize> = BTreeMap::new();
     let mut all: Vec<Tcp> = Vec::new();
     for (link, frame) in packets(path) {
         let Some((source, target, segment)) = tcp_segment(link, &frame) else { continue };
@@ -129,7 +129,7 @@ pub fn connections(path: &Path) -> Vec<Connection> {
         let (Some(offset), Some(flags)) = (segment.get(12), segment.get(13)) else { continue };
         let data = segment.get(usize::from(offset >> 4) * 4..).unwrap_or_default();
         let (a, b) = ((source, from), (target, to));
-        let key = (a.min(b), a.max(b));
+        let key = [a.min(b), a.max(b)];
         let syn = flags & 2 != 0;
         let reuse = syn && flags & 16 == 0 && open.get(&key).is_some_and(|i| !all[*i].connection.pieces.is_empty());
         if reuse {
@@ -221,8 +221,8 @@ fn prefix(connection: &Connection, client: bool) -> Vec<u8> {
     bytes
 }
 
-/// Detects and decodes a connection; tries the other orientation where its start was not seen.
-pub fn decode(connection: &Connection) -> Option<(&'static Protocol, Output)> {
+/// Detects and decodes a connection, of whose packets `limit` bytes are kept; tries the other orientation where its start was not seen.
+pub fn decode(connection: &Connection, limit: usize) -> Option<(&'static Protocol, Output)> {
     let (a, b) = (prefix(connection, true), prefix(connection, false));
     for swapped in [false, true] {
         if swapped && !connection.mid_stream {
@@ -233,7 +233,16 @@ pub fn decode(connection: &Connection) -> Option<(&'static Protocol, Output)> {
             detect(&Prefix { client, server, mid_stream: connection.mid_stream, complete: true }).unwrap_or_default();
         let Some(protocol) = judged else { continue };
         let mut parser = (protocol.parser)(Options { literals: false }, connection.mid_stream);
-        let pieces: Vec<_> = connection.pieces.iter().map(|(side, piece)| (side ^ swapped, piece.clone())).collect();
+        let mut pieces = Vec::new();
+        for (side, piece) in &connection.pieces {
+            match piece {
+                Piece::Bytes(bytes) if bytes.len() > limit => {
+                    pieces.push((side ^ swapped, Piece::Bytes(bytes[..limit].to_vec())));
+                    pieces.push((side ^ swapped, Piece::Cut((bytes.len() - limit) as u64)));
+                }
+                piece => pieces.push((side ^ swapped, piece.clone())),
+            }
+        }
         return Some((protocol, run(parser.as_mut(), &pieces)));
     }
     None
