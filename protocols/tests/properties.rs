@@ -222,8 +222,6 @@ fn byte_by_byte_is_the_same() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn any_split_is_the_same(sizes in prop::collection::vec(1usize..40, 1..50)) {
         for conversation in all() {

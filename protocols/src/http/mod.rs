@@ -1,66 +1,26 @@
 //! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112).
 
 mod body;
+mod detect;
 mod head;
+mod marks;
 
 use std::ops::Range;
 
 use crate::pairing::{Chunks, Looks, MAX_OPEN, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
-    ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Status, Streams, Switched,
-    SwitchedTo, text,
+    ByteClass, Exchange, Flags, Options, Output, Parser, Protocol, Side, Status, Streams, Switched, SwitchedTo, text,
 };
 use body::{Chunked, Step};
 
-pub(crate) const PROTOCOL: Protocol =
-    Protocol { name: "http", detect, parser: |options, mid_stream| Box::new(Http::new(options, mid_stream)) };
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "http",
+    detect: detect::detect,
+    parser: |options, mid_stream| Box::new(Http::new(options, mid_stream)),
+};
 
 /// A head longer than this is given up. Servers refuse heads far smaller (8 KiB to 64 KiB).
 const MAX_HEAD_BYTES: usize = 64 << 10;
-
-fn detect(prefix: &Prefix<'_>) -> Detected {
-    let client = head::looks_like_request(strip_blank_lines(prefix.client), prefix.complete);
-    let server = match head::status_line(prefix.server) {
-        Ok(_) => Looks::Yes,
-        Err(looks) => looks,
-    };
-    match (client, server) {
-        (Looks::Yes, _) => Detected::Certain,
-        (_, Looks::Yes) if prefix.client.is_empty() => Detected::Certain,
-        (_, Looks::Yes) => Detected::Likely,
-        (Looks::Open, _) => Detected::Maybe,
-        (Looks::No, _) if prefix.mid_stream => {
-            match (contains_request(prefix.client), contains_status(prefix.server)) {
-                (true, true) => Detected::Certain,
-                (true, false) | (false, true) => Detected::Likely,
-                (false, false) if prefix.complete => Detected::No,
-                (false, false) => Detected::Maybe,
-            }
-        }
-        _ => Detected::No,
-    }
-}
-
-fn strip_blank_lines(bytes: &[u8]) -> &[u8] {
-    let blank = bytes.iter().take(8).take_while(|b| matches!(**b, b'\r' | b'\n')).count();
-    bytes.get(blank..).unwrap_or_default()
-}
-
-/// A request line somewhere in bytes that begin inside a body.
-fn contains_request(bytes: &[u8]) -> bool {
-    memchr::memmem::find_iter(bytes, b" HTTP/1.").any(|at| {
-        let before = bytes.get(..at).unwrap_or_default();
-        let word = memchr::memrchr(b' ', before).and_then(|space| before.get(..space)).unwrap_or_default();
-        let method = word.iter().rev().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
-        let method = word.get(word.len() - method..).unwrap_or_default();
-        let line_end = matches!(bytes.get(at + 8..at + 11), Some([b'0'..=b'9', b'\r', b'\n']));
-        line_end && (1..=method.len()).any(|n| method.get(method.len() - n..).is_some_and(head::is_known_method))
-    })
-}
-
-fn contains_status(bytes: &[u8]) -> bool {
-    memchr::memmem::find_iter(bytes, b"HTTP/1.").any(|at| bytes.get(at..).is_some_and(|b| head::status_line(b).is_ok()))
-}
 
 /// Where the client's stream stands.
 #[derive(Debug)]
@@ -271,7 +231,7 @@ impl Http {
             Some(b"CONNECT") => Asked::Connect,
             _ => Asked::Other,
         };
-        mark_request(head, start, &line, out);
+        marks::mark_request(head, start, &line, out);
         let head_bytes = head.len();
         exchange.request = start..start + head_bytes as u64;
         let Some(_) = end else {
@@ -430,7 +390,7 @@ impl Http {
         }
         let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let head_bytes = head.len();
-        mark_response(head, start, out);
+        marks::mark_response(head, start, out);
         if (100..200).contains(&code) && code != 101 && end.is_some() {
             streams.server.advance(head_bytes);
             self.answering = Answering::Head { scanned: 0 };
@@ -561,42 +521,4 @@ fn reason(head: &[u8]) -> Option<Box<str>> {
     let line = head::first_line(head)?;
     let reason = line.get(12..)?.trim_ascii();
     (!reason.is_empty()).then(|| text::mask_quoted(&text::bounded(reason, 256, false)))
-}
-
-fn mark_request(bytes: &[u8], start: u64, line: &head::RequestLine, out: &mut Output) {
-    if out.marks.is_none() {
-        return;
-    }
-    let at = |offset: usize| start + offset as u64;
-    out.mark(Side::Client, at(0)..at(line.target.start), ByteClass::Structure);
-    let target = bytes.get(line.target.clone()).unwrap_or_default();
-    let mut from = line.target.start;
-    head::target_values(target, |value| {
-        let value = line.target.start + value.start..line.target.start + value.end;
-        out.mark(Side::Client, at(from)..at(value.start), ByteClass::Identifier);
-        out.mark(Side::Client, at(value.start)..at(value.end), ByteClass::Value);
-        from = value.end;
-    });
-    out.mark(Side::Client, at(from)..at(line.target.end), ByteClass::Identifier);
-    mark_fields(bytes, Side::Client, start, line.target.end, out);
-}
-
-fn mark_response(bytes: &[u8], start: u64, out: &mut Output) {
-    if out.marks.is_some() {
-        mark_fields(bytes, Side::Server, start, 0, out);
-    }
-}
-
-/// Marks everything from `from` on: the rest of the first line, then fields.
-fn mark_fields(bytes: &[u8], side: Side, start: u64, mut from: usize, out: &mut Output) {
-    let at = |offset: usize| start + offset as u64;
-    head::fields(bytes, |name, value| {
-        out.mark(side, at(from)..at(name.start), ByteClass::Structure);
-        out.mark(side, at(name.start)..at(name.end), ByteClass::Identifier);
-        out.mark(side, at(name.end)..at(value.start), ByteClass::Structure);
-        let secret = bytes.get(name).is_some_and(head::is_secret);
-        out.mark(side, at(value.start)..at(value.end), if secret { ByteClass::Secret } else { ByteClass::Value });
-        from = value.end;
-    });
-    out.mark(side, at(from)..at(bytes.len()), ByteClass::Structure);
 }

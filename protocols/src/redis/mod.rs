@@ -1,143 +1,28 @@
 //! Redis (RESP2, RESP3 and inline commands, <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
+mod ask;
 mod command;
+mod detect;
 mod reply;
 
-use crate::pairing::{Chunks, Looks, MAX_OPEN, Pairing, drop_all, find_start, hole_flag, pass_chunk};
+use crate::pairing::{Chunks, MAX_OPEN, Pairing, drop_all, find_start, pass_chunk};
 use crate::{
-    ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Status, Stream, Streams,
-    Switched, SwitchedTo, text,
+    Exchange, Flags, Options, Output, Parser, Protocol, Side, Status, Stream, Streams, Switched, SwitchedTo, text,
 };
-use command::{Answer, Carries, Command, KeyAt, Published};
-use reply::{Reply, Shape, Step, looks_like_reply, number};
+use command::{Command, Published};
+use reply::{Reply, Shape, Step, looks_like_reply};
 
-pub(crate) const PROTOCOL: Protocol =
-    Protocol { name: "redis", detect, parser: |options, mid_stream| Box::new(Redis::new(options, mid_stream)) };
-
-/// Inline commands and length lines longer than this are refused by servers too (`PROTO_INLINE_MAX_SIZE`).
-const MAX_LINE_BYTES: usize = 64 << 10;
-
-/// Arguments of one command at most; servers refuse more.
-const MAX_ARGUMENTS: u64 = 1 << 31;
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "redis",
+    detect: detect::detect,
+    parser: |options, mid_stream| Box::new(Redis::new(options, mid_stream)),
+};
 
 /// Bytes of a key that are kept.
 const MAX_KEY_BYTES: usize = 1024;
 
 /// Bytes of a command's name that are looked at; no known one is longer.
 const MAX_NAME_BYTES: usize = 64;
-
-fn detect(prefix: &Prefix<'_>) -> Detected {
-    let client = if prefix.client.is_empty() { Looks::Open } else { looks_like_command(prefix.client, false) };
-    let server = looks_like_reply(prefix.server);
-    let inline = looks_like_inline(prefix.client);
-    match (client, server) {
-        (Looks::Yes, _) => Detected::Certain,
-        // What every Redis says to a line that is no command.
-        (Looks::No, Looks::Yes) if prefix.server.starts_with(b"-ERR unknown command ") => Detected::Certain,
-        (Looks::Open, Looks::Yes | Looks::Open) => Detected::Maybe,
-        (Looks::No, Looks::Yes) if inline => {
-            // Words and a line that begins with a plus sign are little; an answer that Redis gives is more.
-            let known = [&b"+PONG\r\n"[..], b"+OK\r\n", b"-ERR ", b"-NOAUTH ", b"$", b":", b"*"];
-            if known.iter().any(|k| prefix.server.starts_with(k)) { Detected::Certain } else { Detected::Likely }
-        }
-        (Looks::No, Looks::Open) if inline => Detected::Maybe,
-        (Looks::No, _) if prefix.mid_stream => match contains_command(prefix.client) {
-            true => Detected::Likely,
-            false if server == Looks::Yes && !prefix.complete => Detected::Maybe,
-            false => Detected::No,
-        },
-        _ => Detected::No,
-    }
-}
-
-/// `*N\r\n$L\r\nNAME`, as far as it is there.
-fn looks_like_command(bytes: &[u8], cut: bool) -> Looks {
-    let open = if cut { Looks::No } else { Looks::Open };
-    let Some(rest) = bytes.strip_prefix(b"*") else {
-        return if bytes.is_empty() { open } else { Looks::No };
-    };
-    let rest = match length_line(rest) {
-        Ok((1.., rest)) => rest,
-        Ok(_) | Err(Looks::No) => return Looks::No,
-        Err(_) => return open,
-    };
-    let Some(rest) = rest.strip_prefix(b"$") else {
-        return if rest.is_empty() { open } else { Looks::No };
-    };
-    let (length, name) = match length_line(rest) {
-        Ok((length @ 1..=MAX_NAME_BYTES_U64, rest)) => (length as usize, rest),
-        Ok(_) | Err(Looks::No) => return Looks::No,
-        Err(_) => return open,
-    };
-    let seen = name.get(..length).unwrap_or(name);
-    if !seen.iter().all(|b| b.is_ascii_alphanumeric() || b"._-|".contains(b)) {
-        return Looks::No;
-    }
-    match name.get(length..length + 2) {
-        Some(end) => (end == b"\r\n").into(),
-        None if cut && !seen.is_empty() => Looks::Yes,
-        None => open,
-    }
-}
-
-const MAX_NAME_BYTES_U64: u64 = MAX_NAME_BYTES as u64;
-
-/// A number and CRLF, and what follows.
-fn length_line(bytes: &[u8]) -> Result<(u64, &[u8]), Looks> {
-    let digits = bytes.iter().take(20).take_while(|b| b.is_ascii_digit()).count();
-    match (bytes.get(digits), bytes.get(digits + 1)) {
-        (None, _) if digits < 12 => Err(Looks::Open),
-        (Some(b'\r'), None) if digits > 0 => Err(Looks::Open),
-        (Some(b'\r'), Some(b'\n')) => {
-            let count = bytes.get(..digits).and_then(number).ok_or(Looks::No)?;
-            Ok((count, bytes.get(digits + 2..).unwrap_or_default()))
-        }
-        _ => Err(Looks::No),
-    }
-}
-
-/// A line of words that begins with a command every server knows.
-fn looks_like_inline(bytes: &[u8]) -> bool {
-    let bytes = bytes.trim_ascii_start();
-    let Some(end) = memchr::memchr(b'\n', bytes.get(..512).unwrap_or(bytes)) else { return false };
-    let line = bytes.get(..end).unwrap_or_default().trim_ascii_end();
-    let word = line.split(|b| *b == b' ').next().unwrap_or_default();
-    const COMMON: &[&[u8]] = &[
-        b"PING",
-        b"INFO",
-        b"GET",
-        b"SET",
-        b"AUTH",
-        b"SELECT",
-        b"QUIT",
-        b"DEL",
-        b"EXISTS",
-        b"INCR",
-        b"KEYS",
-        b"CONFIG",
-        b"MONITOR",
-        b"ECHO",
-        b"HELLO",
-        b"CLIENT",
-        b"COMMAND",
-        b"DBSIZE",
-        b"MULTI",
-        b"EXEC",
-        b"HGET",
-        b"HSET",
-        b"LPUSH",
-        b"SUBSCRIBE",
-        b"FLUSHALL",
-        b"FLUSHDB",
-    ];
-    line.iter().all(|b| *b >= b' ' || *b == b'\t') && COMMON.iter().any(|c| c.eq_ignore_ascii_case(word))
-}
-
-/// A command somewhere in bytes that begin inside one.
-fn contains_command(bytes: &[u8]) -> bool {
-    memchr::memmem::find_iter(bytes, b"\r\n*")
-        .any(|at| bytes.get(at + 2..).is_some_and(|rest| looks_like_command(rest, false) == Looks::Yes))
-}
 
 /// How the answer to a command is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +51,15 @@ enum ReplyMode {
     Off,
     /// The next command has no reply.
     SkipNext,
+}
+
+/// A hole of the client's stream that may hold whole commands.
+#[derive(Debug, Clone, Copy)]
+struct Unseen {
+    at: u64,
+    flag: Flags,
+    /// How many more it can hold at most.
+    left: u64,
 }
 
 /// A command that is being read.
@@ -209,9 +103,8 @@ struct Redis {
     /// The framing of `reply` is read, its last bytes have yet to arrive.
     reply_framed: bool,
     mode: ReplyMode,
-    /// Where the client's stream has a hole that may hold whole commands, and what to tell about them. Their answers
-    /// count them.
-    unseen: Option<(u64, Flags)>,
+    /// Commands in a hole of the client's stream: their answers count them.
+    unseen: Option<Unseen>,
     /// The next command was found behind such a hole.
     found: bool,
     subscribed: bool,
@@ -239,320 +132,6 @@ impl Redis {
             monitor: false,
             replication: false,
         }
-    }
-
-    fn read_commands(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
-        while !self.replication && !streams.client.is_empty() {
-            let more = match self.asking {
-                Asking::Search => {
-                    let found = find_start(&mut streams.client, Side::Client, chunk, out, looks_like_command);
-                    if found {
-                        self.asking = Asking::Start { scanned: 0 };
-                        self.found = true;
-                    }
-                    found
-                }
-                Asking::Start { scanned } => {
-                    !self.pairing.is_full(streams, out) && self.read_start(streams, chunk, scanned, out)
-                }
-                Asking::Argument => self.read_argument(streams, chunk, out),
-            };
-            if !more {
-                return;
-            }
-        }
-    }
-
-    /// Gives up the client's current chunk; the next command begins at a later one.
-    fn search(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
-        if self.fresh && !self.mid_stream && streams.client.hole().is_none() {
-            out.rejected = true;
-        }
-        pass_chunk(&mut streams.client, Side::Client, chunk, out);
-        self.asking = Asking::Search;
-        self.seen_at = None;
-    }
-
-    /// Reads the first line of a command, which for an inline command is all of it; false if more bytes are needed.
-    fn read_start(&mut self, streams: &mut Streams, chunk: u64, scanned: usize, out: &mut Output) -> bool {
-        let bytes = streams.client.bytes();
-        let hole = streams.client.hole();
-        let Some(first) = bytes.first() else {
-            self.note_unseen(streams);
-            self.search(streams, chunk, out);
-            return true;
-        };
-        let seen_at = match self.seen_at {
-            Some(seen_at) => seen_at,
-            None => *self.seen_at.insert(self.pairing.seen_now(streams)),
-        };
-        if *first != b'*' {
-            return self.read_inline(streams, chunk, scanned, seen_at, out);
-        }
-        let start = streams.client.position();
-        let (total, header) = match length_line(bytes.get(1..).unwrap_or_default()) {
-            Ok((total, rest)) if total < MAX_ARGUMENTS => (total, bytes.len() - rest.len()),
-            Err(Looks::Open) if hole.is_none() => return false,
-            Err(Looks::Open) => (1, 0),
-            _ => {
-                self.search(streams, chunk, out);
-                return true;
-            }
-        };
-        self.seen_at = None;
-        let reading = self.begin(start, seen_at, total);
-        if header == 0 {
-            self.lose_command(reading, streams, chunk, out);
-            return true;
-        }
-        out.mark(Side::Client, start..start + header as u64, ByteClass::Structure);
-        streams.client.advance(header);
-        if total > 0 {
-            self.reading = Some(reading);
-            self.asking = Asking::Argument;
-        }
-        true
-    }
-
-    fn begin(&mut self, start: u64, seen_at: u64, total: u64) -> Reading {
-        let mut exchange = Exchange { op: "".into(), request: start..start, ..Exchange::default() };
-        if self.fresh && self.mid_stream {
-            exchange.flags.insert(Flags::MID_STREAM);
-        }
-        if total > 0 {
-            self.fresh = false;
-        }
-        Reading {
-            exchange,
-            seen_at,
-            about: command::of(b""),
-            total,
-            index: 0,
-            key: None,
-            client_reply: false,
-            mode: None,
-        }
-    }
-
-    fn read_inline(
-        &mut self,
-        streams: &mut Streams,
-        chunk: u64,
-        scanned: usize,
-        seen_at: u64,
-        out: &mut Output,
-    ) -> bool {
-        let bytes = streams.client.bytes();
-        let hole = streams.client.hole();
-        let start = streams.client.position();
-        let end = bytes.get(scanned..).and_then(|rest| memchr::memchr(b'\n', rest)).map(|end| scanned + end + 1);
-        let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-        let printable = line.iter().skip(scanned).all(|b| *b >= b' ' || b.is_ascii_whitespace());
-        if !printable || line.len() > MAX_LINE_BYTES {
-            self.search(streams, chunk, out);
-            return true;
-        }
-        if end.is_none() && hole.is_none() {
-            self.asking = Asking::Start { scanned: bytes.len() };
-            return false;
-        }
-        self.asking = Asking::Start { scanned: 0 };
-        self.seen_at = None;
-        let words: Vec<(usize, usize)> = words(line);
-        let length = line.len();
-        if words.is_empty() {
-            out.mark(Side::Client, start..start + length as u64, ByteClass::Structure);
-            streams.client.advance(length);
-            return true;
-        }
-        let mut marked = start;
-        let mut reading = self.begin(start, seen_at, words.len() as u64);
-        for (from, to) in &words {
-            let word = line.get(*from..*to).unwrap_or_default();
-            let class = self.argument(&mut reading, word, false);
-            let word = start + *from as u64..start + *to as u64;
-            out.mark(Side::Client, marked..word.start, ByteClass::Structure);
-            marked = word.end;
-            out.mark(Side::Client, word, class);
-            reading.index += 1;
-        }
-        out.mark(Side::Client, marked..start + length as u64, ByteClass::Structure);
-        reading.exchange.request.end = start + length as u64;
-        if end.is_none() {
-            self.lose_command(reading, streams, chunk, out);
-            return true;
-        }
-        streams.client.advance(length);
-        self.send(reading, streams, out);
-        true
-    }
-
-    /// Reads one argument; false if more bytes are needed.
-    fn read_argument(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
-        let Some(mut reading) = self.reading.take() else {
-            self.asking = Asking::Start { scanned: 0 };
-            return true;
-        };
-        loop {
-            let bytes = streams.client.bytes();
-            let hole = streams.client.hole();
-            let start = streams.client.position();
-            let length = match bytes.split_first() {
-                Some((b'$', rest)) => length_line(rest),
-                Some(_) => Err(Looks::No),
-                None => Err(Looks::Open),
-            };
-            let (length, data) = match length {
-                Ok(found) => found,
-                Err(Looks::Open) if hole.is_none() => {
-                    self.reading = Some(reading);
-                    return false;
-                }
-                Err(_) => {
-                    reading.exchange.request.end = start;
-                    self.lose_command(reading, streams, chunk, out);
-                    return true;
-                }
-            };
-            let header = bytes.len() - data.len();
-            let wanted = reading.wanted().min(usize::try_from(length).unwrap_or(usize::MAX));
-            if data.len() < wanted && hole.is_none() {
-                self.reading = Some(reading);
-                return false;
-            }
-            let seen = data.get(..wanted).unwrap_or(data);
-            if let (true, Some(hole)) = (seen.len() < wanted, hole) {
-                reading.exchange.flags.insert(hole_flag(hole.kind));
-            }
-            let class = self.argument(&mut reading, seen, wanted as u64 != length || seen.len() < wanted);
-            reading.index += 1;
-            let data_at = start + header as u64;
-            out.mark(Side::Client, start..data_at, ByteClass::Structure);
-            let data_end = data_at.saturating_add(length);
-            let end = data_end.saturating_add(2);
-            out.mark(Side::Client, data_at..data_end, class);
-            out.mark(Side::Client, data_end..end, ByteClass::Structure);
-            reading.exchange.request.end = end;
-            streams.client.skip(end - start);
-            if reading.index >= reading.total {
-                self.asking = Asking::Start { scanned: 0 };
-                self.send(reading, streams, out);
-                return true;
-            }
-        }
-    }
-
-    /// Takes in one argument (its first bytes, at least as many as wanted or as are there) and tells what it is.
-    fn argument(&self, reading: &mut Reading, seen: &[u8], cut: bool) -> ByteClass {
-        let index = reading.index;
-        if index == 0 {
-            let mut name = [0u8; MAX_NAME_BYTES];
-            let length = seen.len().min(MAX_NAME_BYTES);
-            for (upper, byte) in name.iter_mut().zip(seen) {
-                *upper = byte.to_ascii_uppercase();
-            }
-            let name = name.get(..length).unwrap_or_default();
-            reading.about = command::of(name);
-            reading.exchange.op = text::bounded(name, MAX_NAME_BYTES, cut);
-            reading.key = match reading.about.key {
-                KeyAt::At(index) => Some(u64::from(index)),
-                _ => None,
-            };
-            return ByteClass::Structure;
-        }
-        if reading.key == Some(index) {
-            reading.exchange.target = Some(text::bounded(seen, MAX_KEY_BYTES, cut));
-            return ByteClass::Identifier;
-        }
-        if reading.about.key == KeyAt::AfterStreams && reading.key.is_none() && seen.eq_ignore_ascii_case(b"STREAMS") {
-            reading.key = Some(index + 1);
-            return ByteClass::Structure;
-        }
-        // EVAL script numkeys [key ...]: without keys, what follows is a value.
-        if reading.key == Some(3) && index == 2 && seen == b"0" {
-            reading.key = None;
-        }
-        if reading.about.answer == Answer::Client {
-            if index == 1 {
-                reading.client_reply = seen.eq_ignore_ascii_case(b"REPLY");
-            } else if index == 2 && reading.client_reply {
-                reading.mode = match seen.to_ascii_uppercase().as_slice() {
-                    b"ON" => Some(ReplyMode::On),
-                    b"OFF" => Some(ReplyMode::Off),
-                    b"SKIP" => Some(ReplyMode::SkipNext),
-                    _ => None,
-                };
-            }
-        }
-        match reading.about.carries {
-            Carries::Secrets => ByteClass::Secret,
-            Carries::Values => ByteClass::Value,
-        }
-    }
-
-    /// The rest of a command can't be read.
-    fn lose_command(&mut self, mut reading: Reading, streams: &mut Streams, chunk: u64, out: &mut Output) {
-        let hole = streams.client.hole();
-        let flag = hole.map_or(Flags::TRUNCATED, |hole| hole_flag(hole.kind));
-        reading.exchange.flags.insert(flag);
-        self.note_unseen(streams);
-        pass_chunk(&mut streams.client, Side::Client, chunk, out);
-        reading.exchange.request.end = streams.client.position();
-        self.send(reading, streams, out);
-        self.pairing.doubt(flag);
-        self.asking = Asking::Search;
-    }
-
-    fn note_unseen(&mut self, streams: &Streams) {
-        if let Some(hole) = streams.client.hole() {
-            let at = streams.client.position() + streams.client.bytes().len() as u64;
-            self.unseen = Some((at, hole_flag(hole.kind)));
-        }
-    }
-
-    /// A command was read: its answer is waited for, if it has one.
-    fn send(&mut self, mut reading: Reading, streams: &mut Streams, out: &mut Output) {
-        if reading.exchange.op.is_empty() {
-            reading.exchange.op = "?".into();
-        }
-        if !std::mem::take(&mut self.found) && self.pairing.is_empty() {
-            // All that was unseen is answered.
-            self.unseen = None;
-        }
-        let silent = match (self.mode, reading.mode) {
-            (_, Some(ReplyMode::On)) => {
-                self.mode = ReplyMode::On;
-                false
-            }
-            (_, Some(ReplyMode::Off)) => {
-                self.mode = ReplyMode::Off;
-                true
-            }
-            (ReplyMode::Off, _) => true,
-            (_, Some(ReplyMode::SkipNext)) => {
-                self.mode = ReplyMode::SkipNext;
-                true
-            }
-            (ReplyMode::SkipNext, None) => {
-                self.mode = ReplyMode::On;
-                true
-            }
-            (ReplyMode::On, None) => false,
-        };
-        if silent {
-            reading.exchange.flags.insert(Flags::NO_REPLY);
-            out.exchanges.push(reading.exchange);
-            return;
-        }
-        let channels = reading.total.saturating_sub(1).max(1);
-        let expect = match reading.about.answer {
-            Answer::One | Answer::Client => Expect::Reply,
-            Answer::Subscribe => Expect::Subscribed { left: channels, start: None },
-            Answer::Unsubscribe => Expect::Unsubscribed { left: channels, start: None },
-            Answer::Monitor => Expect::Monitor,
-            Answer::Replicate => Expect::Replicate,
-        };
-        self.pairing.push(reading.exchange, reading.seen_at, expect, &mut streams.server, out);
     }
 
     fn read_replies(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
@@ -619,21 +198,22 @@ impl Redis {
             if shape == Shape::Push || published != Published::Other || self.monitor {
                 return;
             }
-            match self.unseen {
-                Some((at, flag)) => {
+            match &mut self.unseen {
+                Some(unseen) if unseen.left > 0 => {
+                    unseen.left -= 1;
                     let mut exchange = Exchange {
                         op: "?".into(),
-                        request: at..at,
+                        request: unseen.at..unseen.at,
                         response: Some(reply.start..end),
+                        flags: unseen.flag,
                         ..Exchange::default()
                     };
-                    exchange.flags.insert(flag);
                     if error {
                         fail(&mut exchange, &reply.text, self.options);
                     }
                     out.exchanges.push(exchange);
                 }
-                None => out.skipped(Side::Server, end - reply.start),
+                _ => out.skipped(Side::Server, end - reply.start),
             }
             return;
         };
@@ -668,22 +248,6 @@ impl Redis {
     }
 }
 
-impl Reading {
-    /// How many bytes of the next argument are needed.
-    fn wanted(&self) -> usize {
-        if self.index == 0 {
-            return MAX_NAME_BYTES;
-        }
-        if self.key == Some(self.index) {
-            return MAX_KEY_BYTES;
-        }
-        let words = self.about.key == KeyAt::AfterStreams && self.key.is_none()
-            || self.about.answer == Answer::Client && self.index <= 2
-            || self.key == Some(3) && self.index == 2;
-        if words { 8 } else { 0 }
-    }
-}
-
 /// Notes the error of an error reply: its first word is the code.
 fn fail(exchange: &mut Exchange, message: &[u8], options: Options) {
     let message = text::bounded(message, text::MAX_TEXT_BYTES, false);
@@ -692,33 +256,6 @@ fn fail(exchange: &mut Exchange, message: &[u8], options: Options) {
     exchange.status = Status::Error;
     exchange.code = Some(code.into());
     exchange.error = Some(if options.literals { rest.into() } else { text::mask_quoted(rest) });
-}
-
-/// Ranges of the words of an inline command; quotes hold words together and aren't part of them.
-fn words(line: &[u8]) -> Vec<(usize, usize)> {
-    let mut words = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = line.get(at) {
-        if byte.is_ascii_whitespace() {
-            at += 1;
-            continue;
-        }
-        let quote = matches!(byte, b'"' | b'\'').then_some(*byte);
-        let start = at + usize::from(quote.is_some());
-        at = start;
-        while let Some(byte) = line.get(at) {
-            match quote {
-                Some(b'"') if *byte == b'\\' => at += 1,
-                Some(quote) if *byte == quote => break,
-                None if byte.is_ascii_whitespace() => break,
-                _ => {}
-            }
-            at += 1;
-        }
-        words.push((start, at.min(line.len())));
-        at += usize::from(quote.is_some());
-    }
-    words
 }
 
 impl Parser for Redis {
