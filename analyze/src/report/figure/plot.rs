@@ -335,7 +335,7 @@ fn stretches(w: &mut Writer, axis: Axis, marks: &[Mark], from: i32, to: i32) {
 
 /// Moments, in front of everything.
 fn moments(w: &mut Writer, axis: Axis, marks: &[Mark], to: i32) {
-    let mut taken = i32::MIN;
+    let mut taken = -18;
     for mark in marks.iter().filter(|m| m.to_ns.is_none()) {
         let x = axis.place(mark.from_ns);
         w.open("g", &[("class", mark.class)]);

@@ -1,0 +1,17 @@
+//! Writes the report of a made-up incident, to look at: `cargo run --example sample_report DIR`.
+
+#![allow(missing_docs, dead_code, reason = "shared with the tests")]
+
+#[path = "../tests/report/sample.rs"]
+mod sample;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(dir) = std::env::args_os().nth(1) else {
+        return Err("usage: sample_report DIR".into());
+    };
+    let dir = std::path::PathBuf::from(dir);
+    for path in kfr_analyze::report::write_all(&sample::sample(), &dir)? {
+        println!("{}", path.display());
+    }
+    Ok(())
+}
