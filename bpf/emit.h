@@ -11,12 +11,26 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Set before load. */
-const volatile __u32 own_process = 0; /* the recorder itself is never recorded */
-const volatile __u32 filter_process = 0; /* 1: only processes in `traced` */
-const volatile __u32 filter_cgroup = 0; /* 1: only tasks in or below one of `traced_cgroups` */
-const volatile __u32 filter_port = 0; /* 1: only sockets with a port in `traced_ports` */
-const volatile __u64 ring_bytes = 16 << 20;
+/* Set before load; capture/src/probes.rs has the same struct. The only constant of a probe. */
+struct config {
+	__u64 ring_bytes;
+	__u64 bulk_refill_ns; /* a one-way run is counted anew after this time */
+	__u32 own_process; /* the recorder itself is never recorded */
+	__u32 bulk_limit; /* bytes moved one way, without an answer, after which only lengths are kept */
+	__u32 filter_process; /* 1: only processes in `traced` */
+	__u32 filter_cgroup; /* 1: only tasks in or below one of `traced_cgroups` */
+	__u32 filter_port; /* 1: only sockets with a port in `traced_ports` */
+	__u32 reserved;
+};
+const volatile struct config config = {};
+
+/* Changed by the recorder while it runs. The only variable of a probe. */
+struct control {
+	__u64 boot_offset_ns; /* CLOCK_BOOTTIME less CLOCK_MONOTONIC (TCP's own clock); differs only by time suspended */
+	__u32 payload_limit; /* bytes kept of one call */
+	__u32 walk_number; /* the walk under way */
+};
+struct control control = {};
 
 /* The ring never wakes its reader: the recorder drains it on a timer. Sized by --buffer-size before load. */
 struct {

@@ -1,3 +1,42 @@
-//! Replay of a `.kfr` bundle into a report.
+//! Replay of `.kfr` bundles into requests, metrics and a report.
+//!
+//! Data flows one way: [`replay`] reads blocks, [`identity`] says who owns a socket, [`join`] makes connections of
+//! sockets, [`clocks`] places event times on the wall clock, [`model`] and [`sql`] sum up, [`dump`] and [`report`]
+//! write. The same bundles and options give the same bytes, whatever the threads and the memory.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![forbid(unsafe_code)]
+
+pub mod clocks;
+pub mod dump;
+pub mod identity;
+pub mod join;
+pub mod model;
+pub mod replay;
 pub mod report;
+pub mod sql;
+mod world;
+
+use std::path::PathBuf;
+
+pub use replay::{Input, InputError};
+pub use world::{Analysis, Want, World};
+
+/// How to replay.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Memory to use, bytes. It changes time, never a result.
+    pub memory: u64,
+    /// Folder for what does not fit; the system's where `None`.
+    pub tmp: Option<PathBuf>,
+    /// Threads; one a core where `None`. They change time, never a result.
+    pub threads: Option<usize>,
+    /// Show values instead of masking them.
+    pub literals: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { memory: 1 << 30, tmp: None, threads: None, literals: false }
+    }
+}

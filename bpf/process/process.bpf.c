@@ -63,7 +63,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	__u32 process = child->tgid;
 	if ((__u32)child->pid != process)
 		return 0; /* a thread */
-	if (filter_process) {
+	if (config.filter_process) {
 		__u32 from = parent->tgid;
 		__u8 one = 1;
 		if (bpf_map_lookup_elem(&traced, &from))
@@ -79,7 +79,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	if (BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0; /* other threads live on */
 	__u32 process = task->tgid;
-	if (filter_process)
+	if (config.filter_process)
 		bpf_map_delete_elem(&traced, &process);
 	emit(task, PROCESS_EXIT);
 	return 0;

@@ -30,11 +30,11 @@ static __always_inline bool in_traced_cgroup(struct cgroup *cgroup)
 
 static __always_inline bool passes_task(__u32 process)
 {
-	if (process == own_process)
+	if (process == config.own_process)
 		return false;
-	if (filter_process && !bpf_map_lookup_elem(&traced, &process))
+	if (config.filter_process && !bpf_map_lookup_elem(&traced, &process))
 		return false;
-	if (filter_cgroup) {
+	if (config.filter_cgroup) {
 		/* Depth of a cgroup tree in practice: slice, slice, pod, container and a nested one or two. */
 		for (int level = 0; level < 12; level++) {
 			__u64 id = bpf_get_current_ancestor_cgroup_id(level);
@@ -50,7 +50,7 @@ static __always_inline bool passes_task(__u32 process)
 
 static __always_inline bool passes_port(const struct sock *sk)
 {
-	if (!filter_port)
+	if (!config.filter_port)
 		return true;
 	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX)
 		return false;

@@ -45,7 +45,7 @@ int BPF_PROG(on_state, struct sock *sk, int old_state, int new_state)
 		return 0;
 	bool own = new_state == TCP_SYN_SENT || new_state == TCP_LISTEN;
 	__u64 identity = bpf_get_current_pid_tgid();
-	if (own && (__u32)(identity >> 32) == own_process)
+	if (own && (__u32)(identity >> 32) == config.own_process)
 		return 0;
 	bool begins = new_state == TCP_SYN_SENT || (new_state == TCP_ESTABLISHED && old_state != TCP_SYN_SENT);
 	struct counters *count = cpu_counters();
@@ -58,7 +58,7 @@ int BPF_PROG(on_state, struct sock *sk, int old_state, int new_state)
 	}
 	const struct tcp_sock *tcp = tcp_of(sk);
 	__u64 now = bpf_ktime_get_boot_ns();
-	bool filtered = filter_process || filter_cgroup;
+	bool filtered = config.filter_process || config.filter_cgroup;
 	if (new_state == TCP_SYN_SENT) {
 		state->role = ROLE_CLIENT;
 		if (filtered && passes_task(identity >> 32))
@@ -73,7 +73,7 @@ int BPF_PROG(on_state, struct sock *sk, int old_state, int new_state)
 		if (tcp) {
 			state->first_sent_sequence = BPF_CORE_READ(tcp, write_seq);
 			state->first_received_sequence = BPF_CORE_READ(tcp, copied_seq);
-			if (!filtered && !filter_port)
+			if (!filtered && !config.filter_port)
 				pair_by_sequence(state);
 		}
 	}
@@ -132,11 +132,11 @@ static __always_inline int emit_tcp(struct sock *sk, __u8 what)
 		struct socket_state *state = state_of(sk, 0);
 		if (state)
 			id = state->id;
-		if ((filter_process || filter_cgroup) && (!state || (!state->announced && !state->settled)))
+		if ((config.filter_process || config.filter_cgroup) && (!state || (!state->announced && !state->settled)))
 			return 0;
 		if (!passes_port(sk))
 			return 0;
-	} else if (filter_process || filter_cgroup || filter_port) {
+	} else if (config.filter_process || config.filter_cgroup || config.filter_port) {
 		return 0;
 	}
 	fill_header(&header, count, KIND_TCP, bpf_ktime_get_boot_ns());
@@ -187,15 +187,12 @@ int BPF_PROG(on_send_reset, struct sock *sk)
 	return emit_tcp(sk, TCP_RESET_SENT);
 }
 
-/* Number of the walk under way; set by the recorder before each. */
-__u32 walk_number = 0;
-
 SEC("iter/task_file")
 int walk_files(struct bpf_iter__task_file *context)
 {
 	struct task_struct *task = context->task;
 	struct file *file = context->file;
-	if (!task || !file || (__u32)task->tgid == own_process)
+	if (!task || !file || (__u32)task->tgid == config.own_process)
 		return 0;
 	struct socket *socket = bpf_sock_from_file(file);
 	if (!socket)
@@ -206,20 +203,20 @@ int walk_files(struct bpf_iter__task_file *context)
 	__u16 family = sk->__sk_common.skc_family;
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
 		return 0;
-	if (filter_process || filter_cgroup) {
+	if (config.filter_process || config.filter_cgroup) {
 		__u32 process = task->tgid;
-		if (filter_process && !bpf_map_lookup_elem(&traced, &process))
+		if (config.filter_process && !bpf_map_lookup_elem(&traced, &process))
 			return 0;
-		if (filter_cgroup && !in_traced_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp)))
+		if (config.filter_cgroup && !in_traced_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp)))
 			return 0;
 	}
 	if (!passes_port(sk))
 		return 0;
 	struct socket_state *state = state_of(sk, 0);
-	if (!state || state->walked == walk_number)
+	if (!state || state->walked == control.walk_number)
 		return 0;
 	bool first = state->walked == 0;
-	state->walked = walk_number;
+	state->walked = control.walk_number;
 	if (sk->__sk_common.skc_state == TCP_LISTEN)
 		state->role = ROLE_LISTENER;
 	const struct tcp_sock *tcp = tcp_of(sk);
@@ -235,7 +232,7 @@ int walk_files(struct bpf_iter__task_file *context)
 	describe(&event, sk, state, task, SEEN_BY_WALK);
 	/* A full buffer makes the kernel call this again for the same file, once the recorder has read what is there. */
 	if (bpf_seq_write(context->meta->seq, &event, sizeof(event)) < 0)
-		state->walked = walk_number - 1;
+		state->walked = control.walk_number - 1;
 	return 0;
 }
 

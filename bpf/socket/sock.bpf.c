@@ -158,7 +158,7 @@ static __always_inline int transfer(struct sock *sk, int moved, int flags, __u8 
 			stamp = tcp->tcp_clock_cache;
 			discarded = flags & MSG_TRUNC;
 		}
-		__u64 age = now - boot_offset_ns - stamp;
+		__u64 age = now - control.boot_offset_ns - stamp;
 		if (stamp && age < 0xffffffff)
 			fields.age_ns = age;
 	} else if (state->offset_kind == OFFSET_DATAGRAM) {
@@ -173,12 +173,13 @@ static __always_inline int transfer(struct sock *sk, int moved, int flags, __u8 
 		return 0;
 	struct buffers *at = &build->at;
 	*at = (struct buffers){};
+	__u32 run = count_run(state, direction, moved, now);
 	if (discarded)
 		at->missing = MISSING_DISCARDED;
 	else if (direction == DIRECTION_RECEIVED && peer_keeps(state))
 		at->missing = MISSING_PEER_KEEPS;
 	else
-		keep = budget(state, direction, moved, now, count, &fields.missing);
+		keep = budget(run, moved, count, &fields.missing);
 	if (keep) {
 		struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 		if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER) || !SYSCALL_RUNNING(regs)) {

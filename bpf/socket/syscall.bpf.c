@@ -60,7 +60,7 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 			fields.offset = (__u32)(BPF_CORE_READ(tcp, copied_seq) - moved);
 			stamp = BPF_CORE_READ(tcp, tcp_clock_cache);
 		}
-		__u64 age = now - boot_offset_ns - stamp;
+		__u64 age = now - control.boot_offset_ns - stamp;
 		if (stamp && age < 0xffffffff)
 			fields.age_ns = age;
 	} else {
@@ -69,11 +69,12 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 		__sync_fetch_and_add(counted, state->offset_kind == OFFSET_DATAGRAM ? 1 : moved);
 	}
 	__u32 keep = 0;
+	__u32 run = count_run(state, direction, moved, now);
 	if (!at->missing) {
 		if (direction == DIRECTION_RECEIVED && peer_keeps(state))
 			at->missing = MISSING_PEER_KEEPS;
 		else
-			keep = budget(state, direction, moved, now, count, &fields.missing);
+			keep = budget(run, moved, count, &fields.missing);
 	}
 	if (keep)
 		unwrap_single(at);

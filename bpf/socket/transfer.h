@@ -17,13 +17,6 @@
 /* Most iovec entries walked; nginx and databases stay well below. */
 #define MAX_SEGMENTS 64
 
-const volatile __u32 payload_limit = 4096; /* bytes kept of one call */
-const volatile __u32 bulk_limit = 65536; /* bytes moved one way, without an answer, after which only lengths are kept */
-const volatile __u64 bulk_refill_ns = 100000000; /* ... for the rest of this time */
-
-/* CLOCK_BOOTTIME less CLOCK_MONOTONIC (TCP's own clock); differs only by time suspended. Set by the recorder. */
-__u64 boot_offset_ns = 0;
-
 /* Where a transfer's bytes are. */
 struct buffers {
 	__u64 base; /* one buffer ... */
@@ -127,28 +120,33 @@ static __always_inline void locate_single(struct buffers *at, struct pt_regs *re
 	}
 }
 
-/* Bytes to keep of this call, and why not all. */
-static __always_inline __u32 budget(struct socket_state *state, __u8 direction, __u32 moved, __u64 now,
-				    struct counters *count, __u8 *missing)
+/* Bytes that the connection moved this way before this call, since it last moved any the other way. */
+static __always_inline __u32 count_run(struct socket_state *state, __u8 direction, __u32 moved, __u64 now)
 {
-	if (state->run_direction != direction || now - state->run_start_ns > bulk_refill_ns) {
+	if (state->run_direction != direction || now - state->run_start_ns > config.bulk_refill_ns) {
 		state->run_direction = direction;
 		state->run_start_ns = now;
 		state->run_bytes = 0;
 	}
 	__u32 before = state->run_bytes;
 	state->run_bytes = before + moved < before ? ~0U : before + moved;
-	__u32 limit = payload_limit;
-	if (before >= bulk_limit) {
+	return before;
+}
+
+/* Bytes to keep of this call, and why not all. `run`: see count_run(). */
+static __always_inline __u32 budget(__u32 run, __u32 moved, struct counters *count, __u8 *missing)
+{
+	__u32 limit = control.payload_limit;
+	if (run >= config.bulk_limit) {
 		*missing = MISSING_BULK;
 		return 0;
 	}
 	if (limit > MAX_KEPT)
 		limit = MAX_KEPT;
 	__u64 waiting = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
-	if (waiting > ring_bytes / 2) {
+	if (waiting > config.ring_bytes / 2) {
 		/* Payload goes first, events last. */
-		__u32 shrunk = waiting > ring_bytes / 8 * 7 ? 0 : waiting > ring_bytes / 4 * 3 ? 128 : 512;
+		__u32 shrunk = waiting > config.ring_bytes / 8 * 7 ? 0 : waiting > config.ring_bytes / 4 * 3 ? 128 : 512;
 		if (shrunk < limit) {
 			if (moved > shrunk) {
 				*missing = MISSING_PRESSURE;
@@ -356,7 +354,7 @@ static __noinline int announce(struct sock *sk, struct socket_state *state, __u6
 		return 0;
 	struct task_struct *task = bpf_get_current_task_btf();
 	state->announced = 1;
-	if ((filter_process || filter_cgroup || filter_port) && !state->pair && state->opened_ns && tcp_of(sk))
+	if ((config.filter_process || config.filter_cgroup || config.filter_port) && !state->pair && state->opened_ns && tcp_of(sk))
 		pair_by_sequence(state);
 	struct event_header header;
 	fill_header(&header, count, KIND_SOCKET, now);

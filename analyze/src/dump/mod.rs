@@ -1,0 +1,13 @@
+//! JSON lines: requests, connections, statements, events. The keys are those that scripts rely on.
+
+mod connections;
+mod events;
+mod mask;
+mod requests;
+mod statements;
+
+pub use connections::{connection_lines, connection_record};
+pub use events::{AddressError, event_at, event_lines};
+pub use mask::mask_arguments;
+pub use requests::{PeerRecord, connection_id, flag_names, peer_record, request_line};
+pub use statements::{fingerprint, statement_lines};

@@ -1,0 +1,266 @@
+//! Two ends, one connection: finds the sockets that talk to each other.
+
+use kfr_bundle::events::{OFFSET_TCP, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+use rustc_hash::FxHashMap;
+
+use crate::identity::{Endpoint, Socket, Sockets, Transport};
+
+/// How the two ends of a connection were matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KnownBy {
+    /// Both initial sequence numbers agree: the same bytes, whatever addresses were translated in between.
+    Sequence,
+    /// The addresses mirror each other.
+    Address,
+    /// The kernel names the other unix socket.
+    UnixPeer,
+}
+
+impl KnownBy {
+    /// Its name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequence => "sequence",
+            Self::Address => "address",
+            Self::UnixPeer => "unix_peer",
+        }
+    }
+}
+
+/// A connection, by its one or two recorded sockets (numbers in the table of sockets).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The end whose order of events counts: the client's, where it was recorded.
+    pub observer: u32,
+    /// The other end, where it was recorded too.
+    pub peer: Option<u32>,
+    /// Whether the observer is the client; `None` until its bytes tell.
+    pub observer_is_client: Option<bool>,
+    /// How the ends were matched.
+    pub known_by: Option<KnownBy>,
+}
+
+/// All connections, and the connection of each socket.
+#[derive(Debug, Default)]
+pub struct Connections {
+    /// In the order in which their first socket was named.
+    pub all: Vec<Connection>,
+    /// By number of the socket; `u32::MAX` for listeners.
+    of_socket: Vec<u32>,
+}
+
+impl Connections {
+    /// Joins the sockets of all bundles.
+    pub fn new(sockets: &Sockets) -> Self {
+        let peers = match_ends(sockets.all());
+        let mut connections = Self { all: Vec::new(), of_socket: vec![u32::MAX; sockets.all().len()] };
+        for (number, socket) in sockets.all().iter().enumerate() {
+            let number = number as u32;
+            if socket.role == ROLE_LISTENER || connections.of(number).is_some() {
+                continue;
+            }
+            let peer = peers.get(&number).copied();
+            let connection = orient(sockets, number, peer);
+            let index = connections.all.len() as u32;
+            for end in [Some(number), connection.peer, Some(connection.observer)].into_iter().flatten() {
+                if let Some(slot) = connections.of_socket.get_mut(end as usize) {
+                    *slot = index;
+                }
+            }
+            connections.all.push(connection);
+        }
+        connections
+    }
+
+    /// The connection of a socket.
+    pub fn of(&self, socket: u32) -> Option<u32> {
+        self.of_socket.get(socket as usize).copied().filter(|index| *index != u32::MAX)
+    }
+}
+
+fn orient(sockets: &Sockets, number: u32, peer: Option<(u32, KnownBy)>) -> Connection {
+    let role = |index: u32| sockets.get(index).map_or(0, |socket| socket.role);
+    let (own, other) = (role(number), peer.map_or(0, |(peer, _)| role(peer)));
+    let own_is_client = match (own, other) {
+        (ROLE_CLIENT, _) | (_, ROLE_SERVER) => Some(true),
+        (ROLE_SERVER, _) | (_, ROLE_CLIENT) => Some(false),
+        _ => None,
+    };
+    let known_by = peer.map(|(_, known_by)| known_by);
+    match (own_is_client, peer) {
+        (Some(false), Some((client, _))) => {
+            Connection { observer: client, peer: Some(number), observer_is_client: Some(true), known_by }
+        }
+        _ => Connection { observer: number, peer: peer.map(|(peer, _)| peer), observer_is_client: own_is_client, known_by },
+    }
+}
+
+fn match_ends(all: &[Socket]) -> FxHashMap<u32, (u32, KnownBy)> {
+    let mut peers = FxHashMap::default();
+    let mut by_sequence: FxHashMap<(u32, u32), u32> = FxHashMap::default();
+    let mut by_address: FxHashMap<(&Endpoint, &Endpoint), Vec<u32>> = FxHashMap::default();
+    let mut by_name: FxHashMap<(u32, u64), u32> = FxHashMap::default();
+    for (number, socket) in all.iter().enumerate() {
+        let number = number as u32;
+        if socket.role == ROLE_LISTENER {
+            continue;
+        }
+        match socket.transport {
+            Transport::Tcp | Transport::Mptcp => {
+                if let Some((sent, received)) = socket.first_sequences {
+                    if let Some(other) = by_sequence.remove(&(received, sent)) {
+                        pair(&mut peers, number, other, KnownBy::Sequence);
+                        continue;
+                    }
+                    by_sequence.insert((sent, received), number);
+                }
+            }
+            Transport::Unix => {
+                by_name.insert(socket.id, number);
+            }
+            _ => {}
+        }
+    }
+    for (number, socket) in all.iter().enumerate() {
+        let number = number as u32;
+        if peers.contains_key(&number) || socket.role == ROLE_LISTENER {
+            continue;
+        }
+        match socket.transport {
+            Transport::Tcp | Transport::Mptcp => {
+                let mirrored = by_address.get_mut(&(&socket.remote, &socket.local));
+                let found = mirrored.and_then(|list| {
+                    let at = list.iter().position(|other| all.get(*other as usize).is_some_and(|other| belongs(socket, other)))?;
+                    Some(list.remove(at))
+                });
+                match found {
+                    Some(other) => pair(&mut peers, number, other, KnownBy::Address),
+                    None => by_address.entry((&socket.local, &socket.remote)).or_default().push(number),
+                }
+            }
+            Transport::Unix if socket.unix_peer != 0 => {
+                if let Some(other) = by_name.get(&(socket.id.0, socket.unix_peer))
+                    && *other != number
+                    && !peers.contains_key(other)
+                {
+                    pair(&mut peers, number, *other, KnownBy::UnixPeer);
+                }
+            }
+            _ => {}
+        }
+    }
+    peers
+}
+
+fn pair(peers: &mut FxHashMap<u32, (u32, KnownBy)>, a: u32, b: u32, known_by: KnownBy) {
+    peers.insert(a, (b, known_by));
+    peers.insert(b, (a, known_by));
+}
+
+/// Whether two sockets with mirrored addresses are one connection: loopback addresses exist in every network namespace,
+/// ports are reused, so sequence numbers have to be near each other and lifetimes to overlap.
+fn belongs(a: &Socket, b: &Socket) -> bool {
+    let loopback = matches!(&a.remote, Endpoint::Ip(ip, _) if ip.is_loopback());
+    if loopback && (a.netns != b.netns || a.id.0 != b.id.0) {
+        return false;
+    }
+    if a.id.0 == b.id.0 {
+        let ends_before = |x: &Socket, y: &Socket| {
+            matches!((x.closed_ns, y.opened_ns.or(y.connecting_ns)), (Some(closed), Some(opened)) if closed < opened)
+        };
+        if ends_before(a, b) || ends_before(b, a) {
+            return false;
+        }
+    }
+    if a.offset_kind != OFFSET_TCP || b.offset_kind != OFFSET_TCP {
+        return true;
+    }
+    // Both starts were seen, and they differ: two connections.
+    if a.first_sequences.is_some() && b.first_sequences.is_some() {
+        return false;
+    }
+    let near = |x: u32, y: u32| x.wrapping_sub(y).cast_signed().unsigned_abs() < 1 << 30;
+    match (a.seen_sequences.or(a.first_sequences), b.seen_sequences.or(b.first_sequences)) {
+        (Some((sent, received)), Some((other_sent, other_received))) => near(sent, other_received) && near(received, other_sent),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kfr_bundle::Address;
+    use kfr_bundle::events::{FAMILY_INET, SocketEvent, StateEvent};
+    use zerocopy::FromZeros;
+
+    const AT: Address = Address { origin: 1, block: 0, row: 0 };
+
+    fn identity(socket: u64, netns: u64, local: u16, remote: u16, sequences: (u32, u32)) -> SocketEvent {
+        let mut event = SocketEvent::new_zeroed();
+        event.socket = socket;
+        event.netns = netns;
+        event.family = FAMILY_INET;
+        event.socket_type = 1;
+        event.protocol = 6;
+        event.state = 1;
+        event.local_address[..4].copy_from_slice(&[127, 0, 0, 1]);
+        event.remote_address[..4].copy_from_slice(&[127, 0, 0, 1]);
+        event.local_port = local;
+        event.remote_port = remote;
+        event.sent_sequence = sequences.0;
+        event.received_sequence = sequences.1;
+        event
+    }
+
+    fn joined(build: impl FnOnce(&mut Sockets)) -> Connections {
+        let mut sockets = Sockets::default();
+        build(&mut sockets);
+        sockets.finish();
+        Connections::new(&sockets)
+    }
+
+    #[test]
+    fn mirrored_addresses_in_one_namespace_are_one_connection() {
+        let connections = joined(|sockets| {
+            sockets.add_identity(0, &identity(1, 7, 5000, 80, (100, 200)), AT);
+            sockets.add_identity(0, &identity(2, 7, 80, 5000, (200, 100)), AT);
+            sockets.add_identity(0, &identity(3, 8, 5000, 80, (100, 200)), AT);
+        });
+        assert_eq!(connections.all.len(), 2);
+        assert_eq!((connections.all[0].observer, connections.all[0].peer), (0, Some(1)));
+        assert_eq!(connections.all[1].peer, None);
+    }
+
+    #[test]
+    fn far_sequence_numbers_are_two_connections() {
+        let connections = joined(|sockets| {
+            sockets.add_identity(0, &identity(1, 7, 5000, 80, (100, 200)), AT);
+            sockets.add_identity(0, &identity(2, 7, 80, 5000, (200 + (2 << 30), 100)), AT);
+        });
+        assert_eq!(connections.all.len(), 2);
+    }
+
+    #[test]
+    fn translated_addresses_join_by_sequence_and_the_client_observes() {
+        let established = |socket: u64, old_state: u8, local: u16, remote: u16, sent: u32, received: u32| {
+            let mut event = StateEvent::new_zeroed();
+            event.socket = socket;
+            event.family = FAMILY_INET;
+            event.old_state = old_state;
+            event.new_state = 1;
+            event.local_port = local;
+            event.remote_port = remote;
+            event.sent_sequence = sent;
+            event.received_sequence = received;
+            event
+        };
+        let connections = joined(|sockets| {
+            sockets.add_state(0, &established(1, 3, 8080, 41000, 900, 300), AT);
+            sockets.add_state(0, &established(2, 2, 41000, 80, 300, 900), AT);
+        });
+        assert_eq!(connections.all.len(), 1);
+        let connection = connections.all[0];
+        assert_eq!((connection.observer, connection.peer), (1, Some(0)));
+        assert_eq!((connection.observer_is_client, connection.known_by), (Some(true), Some(KnownBy::Sequence)));
+    }
+}

@@ -1,0 +1,11 @@
+//! What replay finds: requests, connections, metrics, the completeness ledger.
+
+mod histogram;
+mod ledger;
+mod metrics;
+mod request;
+
+pub use histogram::Histogram;
+pub use ledger::{Ledger, Loss};
+pub use metrics::{EndpointKey, Golden, Metrics, Point, SLOW_NS};
+pub use request::{Evidence, Request};

@@ -1,0 +1,635 @@
+//! One connection while it is replayed: events of its one or two sockets in, exchanges with their times out.
+//!
+//! One end is the *observer*: its events alone decide the order in which a decoder sees the two directions, because
+//! times of two sockets can't be compared (a send is stamped when its call returns, which may be after the reader has
+//! answered). The other end, where it was recorded, gives payload that the observer's events don't carry, and times.
+
+use std::collections::VecDeque;
+
+use kfr_bundle::Address;
+use kfr_bundle::events::{
+    DIRECTION_SENT, MISSING_COMPAT, MISSING_FAULT, MISSING_MESSAGE_INDEX, MISSING_NOT_THIS_CALL, MISSING_PEER_KEEPS,
+    MISSING_SEGMENTS, OFFSET_TCP,
+};
+use kfr_protocols::{Exchange, Flags, Hole, HoleKind, Output, Parser, Prefix, REGISTRY, Streams, detect};
+
+use crate::model::{Evidence, Request};
+use crate::replay::sequencer::{Call, Sequencer, Step};
+use crate::replay::staged::Staged;
+use crate::replay::times::{CallTime, CallTimes};
+
+/// Bytes of each direction that detection looks at.
+const PREFIX_BYTES: usize = 4096;
+/// Chunks that may wait for detection.
+const MAX_HELD: usize = 64;
+/// Times that detection starts over behind the first chunk before a connection counts as unknown.
+const MAX_ATTEMPTS: u32 = 256;
+/// Observer's calls that may wait for the other end's payload, and how long, in event time.
+const MAX_QUEUED: usize = 256;
+const MAX_QUEUE_NS: u64 = 500_000_000;
+/// Where a call's payload is, if not at hand.
+const AT_HAND: u32 = u32::MAX;
+
+/// One data event of the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Event<'a> {
+    /// True if it is the observer's.
+    pub observers: bool,
+    /// `DIRECTION_` constant, as its own socket sees it.
+    pub direction: u8,
+    /// `OFFSET_` constant.
+    pub offset_kind: u8,
+    /// As recorded.
+    pub offset: u64,
+    /// Bytes moved.
+    pub length: u32,
+    /// Why payload is shorter.
+    pub missing: u8,
+    /// Event time.
+    pub time_ns: u64,
+    /// See `DataEvent::age_ns`.
+    pub age_ns: u32,
+    /// Where it is.
+    pub address: Address,
+    /// What was kept.
+    pub payload: &'a [u8],
+}
+
+/// What a connection is made of, as far as replay needs it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup {
+    /// The other end was recorded and counts offsets alike.
+    pub two_ends: bool,
+    /// `None`: detection decides.
+    pub observer_is_client: Option<bool>,
+    /// Its start was not seen.
+    pub mid_stream: bool,
+    /// TCP: sequence numbers of the first byte (sent, received) by the observer.
+    pub first_sequences: Option<(u32, u32)>,
+    /// No stream at all (datagrams): counted, not decoded.
+    pub opaque: bool,
+    /// Show values.
+    pub literals: bool,
+}
+
+/// What a connection comes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectionTotals {
+    /// Index in the registry of protocols; `None`: unknown.
+    pub protocol: Option<u16>,
+    /// Whether the observer is the client; `None`: never known.
+    pub observer_is_client: Option<bool>,
+    /// Requests.
+    pub requests: u64,
+    /// Bytes that the observer sent and received.
+    pub bytes: [u64; 2],
+    /// Bytes that no event shows, and how often.
+    pub gap_bytes: u64,
+    /// Places where bytes are missing.
+    pub gaps: u64,
+    /// Bytes decoders passed over.
+    pub skipped_bytes: u64,
+    /// Calls whose order is a guess.
+    pub order_uncertain: u64,
+    /// Looks like TLS.
+    pub encrypted: bool,
+    /// Its start was not seen.
+    pub mid_stream: bool,
+    /// First and last event time.
+    pub first_ns: u64,
+    /// Last event time.
+    pub last_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Info {
+    time_ns: u64,
+    age_ns: u32,
+    missing: u8,
+    kept: u32,
+    /// Number of the parked payload, or `AT_HAND`.
+    parked: u32,
+    address: Address,
+}
+
+/// One direction, as the observer sees it: 0 sent, 1 received.
+#[derive(Debug, Default)]
+struct Way {
+    observed: Sequencer<Info>,
+    peered: Sequencer<Info>,
+    staged: Staged,
+    observer_times: CallTimes,
+    peer_times: CallTimes,
+    started: bool,
+}
+
+/// A chunk that waits, for detection or for the other end's payload.
+#[derive(Debug)]
+struct Chunk {
+    way: usize,
+    offset: u64,
+    length: u64,
+    time_ns: u64,
+    kind: HoleKind,
+    /// Kept payload; `None`: to be taken from what the other end kept.
+    payload: Option<Vec<u8>>,
+}
+
+enum Stage {
+    /// The protocol is not known yet.
+    Undecided { held: VecDeque<Chunk>, attempts: u32 },
+    /// A decoder is at work.
+    Decoding(Box<dyn Parser>),
+    /// Unknown, encrypted, or no stream.
+    Opaque,
+}
+
+/// A connection at work.
+pub struct Live {
+    setup: Setup,
+    ways: [Way; 2],
+    parked: Vec<Vec<u8>>,
+    free: Vec<u32>,
+    queue: VecDeque<Chunk>,
+    stage: Stage,
+    streams: Streams,
+    totals: ConnectionTotals,
+    /// Flags for exchanges to come, from what replay saw.
+    flags: Flags,
+}
+
+/// Where requests go.
+pub type Requests<'a> = &'a mut dyn FnMut(Request);
+
+impl Live {
+    /// A connection of which nothing was seen yet.
+    pub fn new(setup: Setup) -> Self {
+        let stage = if setup.opaque { Stage::Opaque } else { Stage::Undecided { held: VecDeque::new(), attempts: 0 } };
+        let mut ways = [Way::default(), Way::default()];
+        if let Some((sent, received)) = setup.first_sequences {
+            for (way, sequence) in ways.iter_mut().zip([sent, received]) {
+                let start = way.observed.unwrap_sequence(sequence);
+                way.observed.start_at(start);
+                way.peered.start_at(start);
+            }
+        }
+        let totals = ConnectionTotals {
+            observer_is_client: setup.observer_is_client,
+            mid_stream: setup.mid_stream,
+            ..ConnectionTotals::default()
+        };
+        Self {
+            setup,
+            ways,
+            parked: Vec::new(),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+            stage,
+            streams: Streams::default(),
+            totals,
+            flags: Flags::default(),
+        }
+    }
+
+    /// Takes an event.
+    pub fn event(&mut self, event: &Event<'_>, out: &mut Output, requests: Requests<'_>) {
+        if self.totals.first_ns == 0 {
+            self.totals.first_ns = event.time_ns;
+        }
+        self.totals.last_ns = self.totals.last_ns.max(event.time_ns);
+        let sent = event.direction == DIRECTION_SENT;
+        // What the other end received, the observer sent.
+        let way = usize::from(sent != event.observers);
+        if event.observers
+            && let Some(bytes) = self.totals.bytes.get_mut(way)
+        {
+            *bytes += u64::from(event.length);
+        }
+        if matches!(self.stage, Stage::Opaque) || (!event.observers && !self.setup.two_ends) {
+            return;
+        }
+        let Some(state) = self.ways.get_mut(way) else { return };
+        let offset = if event.offset_kind == OFFSET_TCP {
+            let reference = if state.observed.next().is_some() { &state.observed } else { &state.peered };
+            reference.unwrap_sequence(event.offset as u32)
+        } else {
+            event.offset
+        };
+        let sequencer = if event.observers { &mut state.observed } else { &mut state.peered };
+        let at_hand = sequencer.is_next(offset);
+        let parked = if at_hand { AT_HAND } else { park(&mut self.parked, &mut self.free, event.payload) };
+        let info = Info {
+            time_ns: event.time_ns,
+            age_ns: event.age_ns,
+            missing: event.missing,
+            kept: event.payload.len() as u32,
+            parked,
+            address: event.address,
+        };
+        let call = Call { offset, length: u64::from(event.length), time_ns: event.time_ns, what: info };
+        let mut steps = Steps::default();
+        sequencer.push(call, &mut |step| steps.push(step));
+        for step in steps.into_iter() {
+            self.step(way, event.observers, step, event.payload, out, requests);
+        }
+        self.release(event.time_ns, false, out, requests);
+    }
+
+    /// A call (or gap) of one end in the stream's order.
+    fn step(&mut self, way: usize, observers: bool, step: Step<Info>, payload: &[u8], out: &mut Output, requests: Requests<'_>) {
+        let (call, certain) = match step {
+            Step::Gap { offset, length } => {
+                if observers {
+                    self.totals.gaps += 1;
+                    self.totals.gap_bytes += length;
+                    let time_ns = self.totals.last_ns;
+                    self.chunk(way, offset, length, time_ns, HoleKind::Gap, Some(&[]), out, requests);
+                } else if let Some(state) = self.ways.get_mut(way) {
+                    state.staged.push(offset, length, &[], HoleKind::Gap);
+                }
+                return;
+            }
+            Step::Call(call, certain) => (call, certain),
+        };
+        let parked = (call.what.parked != AT_HAND).then(|| self.parked.get_mut(call.what.parked as usize).map(std::mem::take));
+        let payload = match &parked {
+            Some(Some(bytes)) => bytes.as_slice(),
+            Some(None) => &[],
+            None => payload,
+        };
+        if !certain && observers {
+            self.totals.order_uncertain += 1;
+            self.flags.insert(Flags::ORDER_UNCERTAIN);
+        }
+        let Some(state) = self.ways.get_mut(way) else { return };
+        let times = if observers { &mut state.observer_times } else { &mut state.peer_times };
+        let end = call.offset + call.length;
+        let moved_ns = call.time_ns - u64::from(call.what.age_ns).min(call.time_ns);
+        // A stamp from before the previous call belongs to an earlier segment: these bytes had to wait for room.
+        let moved_ns = if call.what.age_ns > 0 && moved_ns > times.last_ns() { moved_ns } else { call.what.time_ns };
+        times.push(CallTime { offset: call.offset, end, time_ns: call.what.time_ns, moved_ns, address: call.what.address });
+        if observers {
+            let from_peer = self.setup.two_ends && call.what.kept == 0 && other_end_may_keep(call.what.missing);
+            let kept = (!from_peer).then_some(payload);
+            self.chunk(way, call.offset, call.length, call.time_ns, HoleKind::Cut, kept, out, requests);
+        } else {
+            state.staged.push(call.offset, call.length, payload, HoleKind::Cut);
+        }
+        if let Some(Some(mut bytes)) = parked {
+            bytes.clear();
+            if let Some(slot) = self.parked.get_mut(call.what.parked as usize) {
+                *slot = bytes;
+            }
+            self.free.push(call.what.parked);
+        }
+    }
+
+    /// A chunk of the observer's, in order. `payload` is `None` where the other end has it.
+    #[allow(clippy::too_many_arguments)]
+    fn chunk(
+        &mut self,
+        way: usize,
+        offset: u64,
+        length: u64,
+        time_ns: u64,
+        kind: HoleKind,
+        payload: Option<&[u8]>,
+        out: &mut Output,
+        requests: Requests<'_>,
+    ) {
+        if self.queue.is_empty()
+            && let Some(payload) = payload
+        {
+            if let Some(state) = self.ways.get_mut(way).filter(|_| self.setup.two_ends) {
+                state.staged.drop_before(offset + length);
+            }
+            self.feed(way, offset, length, kind, Some(payload), out, requests);
+            return;
+        }
+        let payload = payload.map(<[u8]>::to_vec);
+        self.queue.push_back(Chunk { way, offset, length, time_ns, kind, payload });
+    }
+
+    /// Feeds queued chunks whose payload is here, or won't come.
+    fn release(&mut self, now_ns: u64, all: bool, out: &mut Output, requests: Requests<'_>) {
+        while let Some(first) = self.queue.front() {
+            let ready = first.payload.is_some()
+                || self.ways.get(first.way).is_some_and(|way| way.peered.next().is_some_and(|next| next >= first.offset + first.length));
+            let overdue = all || self.queue.len() > MAX_QUEUED || now_ns.saturating_sub(first.time_ns) > MAX_QUEUE_NS;
+            if !ready && !overdue {
+                return;
+            }
+            let Some(chunk) = self.queue.pop_front() else { return };
+            self.feed(chunk.way, chunk.offset, chunk.length, chunk.kind, chunk.payload.as_deref(), out, requests);
+        }
+    }
+
+    /// The next bytes of one direction, in the observer's order.
+    #[allow(clippy::too_many_arguments)]
+    fn feed(
+        &mut self,
+        way: usize,
+        offset: u64,
+        length: u64,
+        kind: HoleKind,
+        payload: Option<&[u8]>,
+        out: &mut Output,
+        requests: Requests<'_>,
+    ) {
+        match &mut self.stage {
+            Stage::Opaque => {
+                if let Some(state) = self.ways.get_mut(way) {
+                    state.staged.drop_before(offset + length);
+                }
+            }
+            Stage::Undecided { .. } => {
+                let payload = match payload {
+                    Some(payload) => Some(payload.to_vec()),
+                    None => None,
+                };
+                self.hold(Chunk { way, offset, length, time_ns: self.totals.last_ns, kind, payload });
+                self.decide(false, out, requests);
+            }
+            Stage::Decoding(_) => {
+                self.push_bytes(way, offset, length, kind, payload);
+                self.decode(out, requests);
+            }
+        }
+    }
+
+    fn hold(&mut self, mut chunk: Chunk) {
+        if chunk.payload.is_none()
+            && let Some(state) = self.ways.get_mut(chunk.way)
+        {
+            // Take the other end's bytes out now, through a stream that knows holes.
+            let mut stream = kfr_protocols::Stream::default();
+            stream.start_at(chunk.offset);
+            state.staged.move_into(chunk.offset, chunk.length, &mut stream);
+            chunk.payload = Some(stream.bytes().to_vec());
+        }
+        if let Stage::Undecided { held, .. } = &mut self.stage {
+            held.push_back(chunk);
+        }
+    }
+
+    fn push_bytes(&mut self, way: usize, offset: u64, length: u64, kind: HoleKind, payload: Option<&[u8]>) {
+        let client_way = usize::from(self.totals.observer_is_client == Some(false));
+        let stream = if way == client_way { &mut self.streams.client } else { &mut self.streams.server };
+        let Some(state) = self.ways.get_mut(way) else { return };
+        if !state.started {
+            state.started = true;
+            stream.start_at(offset);
+        }
+        match payload {
+            Some(payload) => {
+                stream.push(payload);
+                let missing = length.saturating_sub(payload.len() as u64);
+                if missing > 0 {
+                    stream.push_hole(Hole { length: missing, kind });
+                }
+            }
+            None => state.staged.move_into(offset, length, stream),
+        }
+    }
+
+    /// Asks who speaks here; once somebody does, feeds what was held.
+    fn decide(&mut self, complete: bool, out: &mut Output, requests: Requests<'_>) {
+        loop {
+            let Stage::Undecided { held, attempts } = &mut self.stage else { return };
+            if held.is_empty() {
+                return;
+            }
+            let full = complete || held.len() >= MAX_HELD;
+            let prefixes = [prefix(held, 0), prefix(held, 1)];
+            let mid_stream = self.setup.mid_stream || *attempts > 0;
+            match judge(&prefixes, self.totals.observer_is_client, mid_stream, full) {
+                Verdict::Speaks(protocol, observer_is_client) => {
+                    self.totals.observer_is_client = Some(observer_is_client);
+                    self.begin(protocol, mid_stream, out, requests);
+                    return;
+                }
+                Verdict::Wait => return,
+                Verdict::Nobody => {
+                    if prefixes.iter().any(|bytes| looks_like_tls(bytes)) {
+                        self.totals.encrypted = true;
+                        self.become_opaque();
+                        return;
+                    }
+                    // Somewhere behind the first chunk a message may begin.
+                    *attempts += 1;
+                    if *attempts >= MAX_ATTEMPTS {
+                        self.become_opaque();
+                        return;
+                    }
+                    held.pop_front();
+                }
+            }
+        }
+    }
+
+    fn become_opaque(&mut self) {
+        self.stage = Stage::Opaque;
+        for way in &mut self.ways {
+            *way = Way::default();
+        }
+        self.queue.clear();
+        self.parked.clear();
+        self.free.clear();
+    }
+
+    fn begin(&mut self, protocol: u16, mid_stream: bool, out: &mut Output, requests: Requests<'_>) {
+        let Some(entry) = REGISTRY.get(usize::from(protocol)) else { return };
+        let options = kfr_protocols::Options { literals: self.setup.literals };
+        self.totals.protocol = Some(protocol);
+        let parser = Stage::Decoding((entry.parser)(options, mid_stream));
+        let Stage::Undecided { held, .. } = std::mem::replace(&mut self.stage, parser) else { return };
+        for chunk in held {
+            self.push_bytes(chunk.way, chunk.offset, chunk.length, chunk.kind, chunk.payload.as_deref());
+            self.decode(out, requests);
+        }
+    }
+
+    fn decode(&mut self, out: &mut Output, requests: Requests<'_>) {
+        let Stage::Decoding(parser) = &mut self.stage else { return };
+        parser.parse(&mut self.streams, out);
+        self.emit(out, requests);
+    }
+
+    /// Turns what the decoder put out into requests.
+    fn emit(&mut self, out: &mut Output, requests: Requests<'_>) {
+        for exchange in out.exchanges.drain(..) {
+            let request = self.request(exchange);
+            requests(request);
+        }
+        let skipped = std::mem::take(&mut out.skipped_bytes);
+        self.totals.skipped_bytes += skipped.iter().sum::<u64>();
+        if std::mem::take(&mut out.rejected) {
+            self.totals.protocol = None;
+            self.become_opaque();
+        } else if let Some(switched) = out.switched.take() {
+            self.totals.encrypted |= matches!(switched.to, kfr_protocols::SwitchedTo::Tls);
+        }
+    }
+
+    fn request(&mut self, mut exchange: Exchange) -> Request {
+        let observer_is_client = self.totals.observer_is_client != Some(false);
+        let [sent, received] = &mut self.ways;
+        let (ask, answer) = if observer_is_client { (sent, received) } else { (received, sent) };
+        let first = ask.observer_times.at(exchange.request.start);
+        let (start_ns, request_at) = match first {
+            // The client's bytes leave while its call is still running; the server has them when its call returns.
+            Some(call) if observer_is_client => (call.moved_ns, Some(call.address)),
+            Some(call) => (call.time_ns, Some(call.address)),
+            None => (self.totals.last_ns, None),
+        };
+        let mut ttfb_ns = None;
+        let mut duration_ns = None;
+        let mut server_ns = None;
+        let mut response_at = None;
+        if let Some(response) = exchange.response.as_ref().filter(|response| response.end > response.start) {
+            let begin = answer.observer_times.at(response.start);
+            let end = answer.observer_times.at(response.end - 1);
+            response_at = begin.map(|call| call.address);
+            ttfb_ns = begin.map(|call| call.time_ns.saturating_sub(start_ns));
+            duration_ns = end.map(|call| call.time_ns.saturating_sub(start_ns));
+            let read = ask.peer_times.at(exchange.request.end.saturating_sub(1));
+            let written = answer.peer_times.at(response.end - 1);
+            if let (Some(read), Some(written)) = (read, written) {
+                server_ns = Some(written.moved_ns.saturating_sub(read.time_ns));
+            }
+            answer.observer_times.forget_before(response.start);
+            answer.peer_times.forget_before(response.start);
+        }
+        ask.observer_times.forget_before(exchange.request.start);
+        ask.peer_times.forget_before(exchange.request.start);
+        exchange.flags.insert(std::mem::take(&mut self.flags));
+        let number = self.totals.requests;
+        self.totals.requests += 1;
+        Request {
+            connection: 0,
+            number,
+            observer_is_client,
+            protocol: self.totals.protocol.unwrap_or_default(),
+            exchange,
+            start_ns,
+            ttfb_ns,
+            duration_ns,
+            server_ns,
+            evidence: Evidence { request: request_at, response: response_at },
+        }
+    }
+
+    /// Nothing more will come.
+    pub fn finish(&mut self, out: &mut Output, requests: Requests<'_>) {
+        for way in 0..2 {
+            for observers in [false, true] {
+                let mut steps = Steps::default();
+                if let Some(state) = self.ways.get_mut(way) {
+                    let sequencer = if observers { &mut state.observed } else { &mut state.peered };
+                    sequencer.finish(&mut |step| steps.push(step));
+                }
+                for step in steps.into_iter() {
+                    self.step(way, observers, step, &[], out, requests);
+                }
+            }
+        }
+        self.release(u64::MAX, true, out, requests);
+        self.decide(true, out, requests);
+        if let Stage::Decoding(parser) = &mut self.stage {
+            self.streams.client.close();
+            self.streams.server.close();
+            parser.finish(&mut self.streams, out);
+            self.emit(out, requests);
+        }
+    }
+
+    /// What it came to.
+    pub fn totals(&self) -> ConnectionTotals {
+        self.totals
+    }
+}
+
+/// Steps that one event sets free: nearly always one.
+#[derive(Default)]
+struct Steps {
+    first: Option<Step<Info>>,
+    rest: Vec<Step<Info>>,
+}
+
+impl Steps {
+    fn push(&mut self, step: Step<Info>) {
+        if self.first.is_none() {
+            self.first = Some(step);
+        } else {
+            self.rest.push(step);
+        }
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = Step<Info>> {
+        self.first.into_iter().chain(self.rest)
+    }
+}
+
+fn park(parked: &mut Vec<Vec<u8>>, free: &mut Vec<u32>, payload: &[u8]) -> u32 {
+    let slot = free.pop().unwrap_or_else(|| {
+        parked.push(Vec::new());
+        (parked.len() - 1) as u32
+    });
+    if let Some(bytes) = parked.get_mut(slot as usize) {
+        bytes.extend_from_slice(payload);
+    }
+    slot
+}
+
+/// Reasons for which a call has no payload that don't hold for the other end.
+fn other_end_may_keep(missing: u8) -> bool {
+    matches!(
+        missing,
+        MISSING_PEER_KEEPS | MISSING_NOT_THIS_CALL | MISSING_COMPAT | MISSING_FAULT | MISSING_SEGMENTS | MISSING_MESSAGE_INDEX
+    )
+}
+
+/// The first bytes of one direction, up to the first hole.
+fn prefix(held: &VecDeque<Chunk>, way: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for chunk in held.iter().filter(|chunk| chunk.way == way) {
+        let payload = chunk.payload.as_deref().unwrap_or_default();
+        let room = PREFIX_BYTES - bytes.len();
+        bytes.extend_from_slice(payload.get(..room.min(payload.len())).unwrap_or_default());
+        if bytes.len() >= PREFIX_BYTES || (payload.len() as u64) < chunk.length {
+            break;
+        }
+    }
+    bytes
+}
+
+enum Verdict {
+    Speaks(u16, bool),
+    Wait,
+    Nobody,
+}
+
+fn judge(prefixes: &[Vec<u8>; 2], observer_is_client: Option<bool>, mid_stream: bool, complete: bool) -> Verdict {
+    let [sent, received] = prefixes;
+    let mut wait = false;
+    for orientation in [true, false] {
+        if observer_is_client.is_some_and(|known| known != orientation) {
+            continue;
+        }
+        let (client, server) = if orientation { (sent, received) } else { (received, sent) };
+        match detect(&Prefix { client, server, mid_stream, complete }) {
+            Ok(Some(protocol)) => {
+                let index = REGISTRY.iter().position(|entry| std::ptr::eq(entry, protocol));
+                return Verdict::Speaks(index.unwrap_or_default() as u16, orientation);
+            }
+            Ok(None) => {}
+            Err(()) => wait = true,
+        }
+    }
+    if wait { Verdict::Wait } else { Verdict::Nobody }
+}
+
+/// A TLS record that carries a handshake (RFC 8446, section 5.1): type 22, version 3.x.
+fn looks_like_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [22, 3, 0..=4, ..]) || matches!(bytes, [20 | 21 | 23, 3, 0..=4, high, ..] if *high <= 0x48)
+}

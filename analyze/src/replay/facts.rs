@@ -1,0 +1,185 @@
+//! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
+
+use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
+use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
+use kfr_bundle::rows::{Anchor, row_numbers};
+use kfr_bundle::{BlockEntry, BlockKind, Row, decode_maps, decode_rows};
+use serde::de::DeserializeOwned;
+
+use crate::clocks::Clock;
+use crate::identity::{Processes, Sockets};
+use crate::replay::input::Input;
+use crate::replay::losses::SeenNumbers;
+
+/// What one bundle says of its node and of itself.
+#[derive(Debug, Default)]
+pub struct NodeFacts {
+    /// The last manifest.
+    pub manifest: Manifest,
+    /// Event time to wall clock.
+    pub clock: Clock,
+    /// Host samples in order of time.
+    pub host: Vec<HostSample>,
+    /// The recorder's last counters.
+    pub ledger: LedgerFact,
+    /// Numbers of the events seen; those outside data blocks after [`Facts::read`], all after replay.
+    pub seen: SeenNumbers,
+    /// Rows or blocks that could not be decoded.
+    pub malformed: u64,
+    /// First and last event time of its data.
+    pub window: Option<(u64, u64)>,
+}
+
+impl NodeFacts {
+    /// A copy for readers, without the numbers of events.
+    pub fn without_numbers(&self) -> Self {
+        Self {
+            manifest: self.manifest.clone(),
+            clock: self.clock.clone(),
+            host: Vec::new(),
+            ledger: self.ledger.clone(),
+            seen: SeenNumbers::default(),
+            malformed: self.malformed,
+            window: self.window,
+        }
+    }
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// By bundle.
+    pub nodes: Vec<NodeFacts>,
+    /// Sockets of all bundles.
+    pub sockets: Sockets,
+    /// Processes of all bundles.
+    pub processes: Processes,
+}
+
+impl Facts {
+    /// Reads them from the bundles.
+    pub fn read(inputs: &[Input]) -> Self {
+        let mut facts = Self::default();
+        for (number, input) in inputs.iter().enumerate() {
+            facts.read_one(number as u32, input);
+        }
+        facts.sockets.finish();
+        facts
+    }
+
+    fn read_one(&mut self, bundle: u32, input: &Input) {
+        let mut node = NodeFacts::default();
+        let mut anchors = Vec::new();
+        for entry in input.reader.blocks() {
+            match entry.kind {
+                BlockKind::DATA => {
+                    let (first, last) = node.window.unwrap_or((u64::MAX, 0));
+                    node.window = Some((first.min(entry.min_time_ns), last.max(entry.max_time_ns)));
+                }
+                BlockKind::MANIFEST => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: Manifest| node.manifest = row);
+                    node.malformed += bad;
+                }
+                BlockKind::PROCESSES => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: ProcessFact| self.processes.add_fact(bundle, row));
+                    node.malformed += bad;
+                }
+                BlockKind::HOST => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: HostSample| node.host.push(row));
+                    node.malformed += bad;
+                }
+                BlockKind::LEDGER => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: LedgerFact| {
+                        if row.time_ns >= node.ledger.time_ns {
+                            node.ledger = row;
+                        }
+                    });
+                    node.malformed += bad;
+                }
+                BlockKind::ANCHORS => each_row(input, entry, &mut node.malformed, |row: &Anchor, _| anchors.push(*row)),
+                BlockKind::SOCKETS => {
+                    let seen = &mut node.seen;
+                    each_row(input, entry, &mut node.malformed, |row: &SocketEvent, number| {
+                        // Identities from a walk have no number: they can't be lost.
+                        if row.header.sequence != u64::MAX {
+                            seen.add_one(row.header.cpu, row.header.sequence, row.header.time_ns);
+                        }
+                        self.sockets.add_identity(bundle, row, entry.address.row(number));
+                    });
+                }
+                BlockKind::STATES => {
+                    let seen = &mut node.seen;
+                    each_row(input, entry, &mut node.malformed, |row: &StateEvent, number| {
+                        seen.add_one(row.header.cpu, row.header.sequence, row.header.time_ns);
+                        self.sockets.add_state(bundle, row, entry.address.row(number));
+                    });
+                }
+                BlockKind::TCP => {
+                    let seen = &mut node.seen;
+                    each_row(input, entry, &mut node.malformed, |row: &TcpEvent, number| {
+                        seen.add_one(row.header.cpu, row.header.sequence, row.header.time_ns);
+                        self.sockets.add_tcp(bundle, row, entry.address.row(number));
+                    });
+                }
+                BlockKind::PROCESS_EVENTS => {
+                    let seen = &mut node.seen;
+                    each_row(input, entry, &mut node.malformed, |row: &ProcessEvent, _| {
+                        seen.add_one(row.header.cpu, row.header.sequence, row.header.time_ns);
+                        self.processes.add_event(bundle, row);
+                    });
+                }
+                _ => {}
+            }
+        }
+        let header = input.reader.header();
+        node.clock = if anchors.is_empty() && header.created_realtime_ns > 0 {
+            Clock::from_moment(header.created_clock_ns, header.created_realtime_ns)
+        } else {
+            Clock::new(&anchors)
+        };
+        node.host.sort_by_key(|sample| sample.time_ns);
+        self.nodes.push(node);
+    }
+
+    /// First and last moment of all data, wall clock ns.
+    pub fn window(&self) -> Option<(u64, u64)> {
+        let each = self.nodes.iter().filter_map(|node| {
+            // The recording's own bounds, where it says them: a quiet time is part of it.
+            let (first, last) = match node.window {
+                Some((first, last)) => (first, last),
+                None if node.manifest.ended_ns > 0 => (node.manifest.started_ns, node.manifest.ended_ns),
+                None => return None,
+            };
+            let started = if node.manifest.started_ns > 0 { node.manifest.started_ns.min(first) } else { first };
+            let ended = node.manifest.ended_ns.max(last);
+            Some((node.clock.wall_ns(started), node.clock.wall_ns(ended)))
+        });
+        each.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+}
+
+fn each_row<R: Row>(input: &Input, entry: &BlockEntry, malformed: &mut u64, mut each: impl FnMut(&R, u32)) {
+    let decoded = input.raw(entry).and_then(|raw| {
+        let rows = decode_rows::<R>(&raw).ok()?;
+        let numbers = row_numbers(&raw, entry.first_row).ok()?;
+        Some((rows, numbers))
+    });
+    match decoded {
+        Some((rows, numbers)) => rows.iter().zip(numbers).for_each(|(row, number)| each(row, number)),
+        None => *malformed += 1,
+    }
+}
+
+fn each_map<T: DeserializeOwned>(input: &Input, entry: &BlockEntry, malformed: &mut u64, each: impl FnMut(T)) {
+    match input.raw(entry).and_then(|raw| decode_maps::<T>(&raw).ok()) {
+        Some(maps) => {
+            *malformed += maps.malformed;
+            maps.rows.into_iter().map(|(_, row)| row).for_each(each);
+        }
+        None => *malformed += 1,
+    }
+}

@@ -1,0 +1,24 @@
+//! Replay: blocks in the order of the file, decoded in parallel, routed to a fixed number of shards by connection, so
+//! that a result never depends on the number of threads or on how much fits into memory at once.
+
+mod connection;
+mod facts;
+mod input;
+mod losses;
+mod sequencer;
+mod shard;
+mod spill;
+mod staged;
+mod times;
+mod window;
+
+pub use connection::{ConnectionTotals, Setup};
+pub use facts::{Facts, NodeFacts};
+pub use input::{Input, InputError};
+pub use losses::{LostRange, SeenNumbers};
+pub use shard::{Context, Produce, ShardOutput};
+pub use spill::SortedLines;
+pub use window::run;
+
+/// Shards that connections are spread over. Fixed: each handles its events in the order of the file, whoever runs it.
+pub const SHARDS: usize = 64;

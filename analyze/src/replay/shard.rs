@@ -1,0 +1,152 @@
+//! A fixed share of all connections, replayed in the order of the file.
+
+use kfr_bundle::events::{MISSING_NOTHING, MISSING_PEER_KEEPS};
+use kfr_protocols::Output;
+use rustc_hash::FxHashMap;
+
+use crate::model::{Ledger, Loss, Metrics, Request};
+use crate::replay::connection::{ConnectionTotals, Event, Live, Setup};
+use crate::sql::Statements;
+
+/// Reasons that are counted one by one; further ones (of a newer recorder) together.
+const REASONS: usize = 16;
+/// Events of a shard between two looks for connections that are over.
+const SWEEP_EVERY: u64 = 16384;
+/// Event time after its last state change for which a connection is kept: late events of its own calls.
+const LINGER_NS: u64 = 2_000_000_000;
+
+/// What shards know of all connections.
+pub trait Context: Sync {
+    /// How to replay a connection.
+    fn setup(&self, connection: u32) -> Setup;
+    /// When it closed, event time, if it did.
+    fn closed_ns(&self, connection: u32) -> Option<u64>;
+    /// What becomes of a request.
+    fn produce(&self, request: &Request, produce: &mut Produce);
+}
+
+/// What a shard makes of its requests.
+#[derive(Debug, Default)]
+pub struct Produce {
+    /// Golden metrics.
+    pub metrics: Metrics,
+    /// Statements by fingerprint.
+    pub statements: Statements,
+    /// Lines to be sorted, with their keys.
+    pub lines: Vec<((u64, u64), Box<[u8]>)>,
+    /// Requests.
+    pub requests: u64,
+}
+
+/// What a shard comes to.
+#[derive(Debug, Default)]
+pub struct ShardOutput {
+    /// Of its requests.
+    pub produce: Produce,
+    /// Of its connections, by number.
+    pub connections: Vec<(u32, ConnectionTotals)>,
+    /// What is incomplete.
+    pub ledger: Ledger,
+}
+
+/// A shard at work.
+#[derive(Default)]
+pub struct Shard {
+    live: FxHashMap<u32, Box<Live>>,
+    output: ShardOutput,
+    decoded: Output,
+    missing: [Loss; REASONS],
+    events: u64,
+}
+
+impl Shard {
+    /// Takes an event of one of its connections.
+    pub fn event(&mut self, context: &dyn Context, connection: u32, event: &Event<'_>) {
+        self.events += 1;
+        let ledger = &mut self.output.ledger;
+        ledger.events += 1;
+        ledger.bytes += u64::from(event.length);
+        ledger.kept_bytes += event.payload.len() as u64;
+        if event.missing != MISSING_NOTHING && event.missing != MISSING_PEER_KEEPS {
+            let slot = usize::from(event.missing).min(REASONS - 1);
+            if let Some(loss) = self.missing.get_mut(slot) {
+                loss.events += 1;
+                loss.bytes += u64::from(event.length).saturating_sub(event.payload.len() as u64);
+            }
+        }
+        let produce = &mut self.output.produce;
+        let live = self.live.entry(connection).or_insert_with(|| Box::new(Live::new(context.setup(connection))));
+        {
+            let mut requests = collect(context, connection, produce);
+            live.event(event, &mut self.decoded, &mut requests);
+        }
+        if self.events.is_multiple_of(SWEEP_EVERY) {
+            self.sweep(context, event.time_ns);
+        }
+    }
+
+    /// Ends connections that closed a while ago, so that memory follows those that are open.
+    fn sweep(&mut self, context: &dyn Context, now_ns: u64) {
+        let mut over: Vec<u32> = self
+            .live
+            .keys()
+            .copied()
+            .filter(|connection| context.closed_ns(*connection).is_some_and(|closed| closed.saturating_add(LINGER_NS) < now_ns))
+            .collect();
+        over.sort_unstable();
+        for connection in over {
+            self.end(context, connection);
+        }
+    }
+
+    fn end(&mut self, context: &dyn Context, connection: u32) {
+        let Some(mut live) = self.live.remove(&connection) else { return };
+        {
+            let mut requests = collect(context, connection, &mut self.output.produce);
+            live.finish(&mut self.decoded, &mut requests);
+        }
+        let totals = live.totals();
+        let ledger = &mut self.output.ledger;
+        ledger.gaps += totals.gaps;
+        ledger.unseen_bytes += totals.gap_bytes;
+        ledger.skipped_bytes += totals.skipped_bytes;
+        ledger.order_uncertain += totals.order_uncertain;
+        let bytes = totals.bytes.iter().sum::<u64>();
+        if totals.encrypted {
+            ledger.encrypted_connections += 1;
+            ledger.encrypted_bytes += bytes;
+        } else if totals.protocol.is_none() {
+            ledger.unknown_connections += 1;
+            ledger.unknown_bytes += bytes;
+        }
+        ledger.mid_stream_connections += u64::from(totals.mid_stream);
+        self.output.connections.push((connection, totals));
+    }
+
+    /// Lines produced since the last call.
+    pub fn take_lines(&mut self) -> Vec<((u64, u64), Box<[u8]>)> {
+        std::mem::take(&mut self.output.produce.lines)
+    }
+
+    /// Nothing more will come.
+    pub fn finish(mut self, context: &dyn Context) -> ShardOutput {
+        let mut rest: Vec<u32> = self.live.keys().copied().collect();
+        rest.sort_unstable();
+        for connection in rest {
+            self.end(context, connection);
+        }
+        for (reason, loss) in self.missing.iter().enumerate().filter(|(_, loss)| loss.events > 0) {
+            self.output.ledger.missing.insert(reason as u8, *loss);
+        }
+        self.output
+    }
+}
+
+/// A closure that numbers requests and hands them on.
+fn collect<'a>(context: &'a dyn Context, connection: u32, produce: &'a mut Produce) -> impl FnMut(Request) + 'a {
+    move |mut request: Request| {
+        request.connection = connection;
+        produce.requests += 1;
+        context.produce(&request, produce);
+    }
+}

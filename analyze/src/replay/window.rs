@@ -1,0 +1,160 @@
+//! Blocks through the shards: a window of blocks is decoded in parallel, its rows are routed by connection, and the
+//! shards take theirs in parallel, each in the order of the file.
+
+use kfr_bundle::{BlockEntry, BlockKind, DataBlock};
+use rayon::prelude::*;
+
+use crate::identity::Sockets;
+use crate::join::Connections;
+use crate::replay::connection::Event;
+use crate::replay::facts::NodeFacts;
+use crate::replay::input::Input;
+use crate::replay::losses::{Run, runs_of};
+use crate::replay::shard::{Context, Shard, ShardOutput};
+use crate::replay::{SHARDS, SortedLines};
+
+/// What a decoded block takes in memory at most, for each byte of its raw size: columns are wider in memory, and rows
+/// are listed by shard.
+const MEMORY_PER_RAW_BYTE: u64 = 6;
+/// Blocks of a window at most: enough work for every thread, and a bound on how long lines wait for sorting.
+const MAX_WINDOW: usize = 64;
+/// What a decoded flow points to where its socket is unknown.
+const NOBODY: u32 = u32::MAX;
+
+struct Decoded {
+    block: DataBlock,
+    bundle: u32,
+    entry: BlockEntry,
+    /// By flow: connection, and whether the socket is its observer.
+    owners: Vec<(u32, bool)>,
+    /// By shard: numbers of its rows.
+    rows: Vec<Vec<u32>>,
+    runs: Vec<Run>,
+    strangers: u64,
+}
+
+/// Replays all data blocks. `budget` is the memory for decoded blocks, bytes.
+///
+/// # Errors
+/// If lines can't be spilled.
+pub fn run(
+    inputs: &[Input],
+    nodes: &mut [NodeFacts],
+    sockets: &Sockets,
+    connections: &Connections,
+    context: &dyn Context,
+    lines: &mut SortedLines,
+    budget: u64,
+) -> std::io::Result<Vec<ShardOutput>> {
+    let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::default()).collect();
+    let mut strangers = 0;
+    let mut bad_blocks = 0;
+    let entries: Vec<(u32, BlockEntry)> = inputs
+        .iter()
+        .enumerate()
+        .flat_map(|(bundle, input)| input.reader.blocks_of(BlockKind::DATA).map(move |entry| (bundle as u32, *entry)))
+        .collect();
+    let mut rest = entries.as_slice();
+    while !rest.is_empty() {
+        let (window, after) = rest.split_at(window_length(rest, budget));
+        rest = after;
+        let decoded: Vec<Option<Decoded>> = window
+            .par_iter()
+            .map(|(bundle, entry)| decode(inputs.get(*bundle as usize)?, *bundle, entry, sockets, connections))
+            .collect();
+        for one in &decoded {
+            match one {
+                Some(decoded) => {
+                    strangers += decoded.strangers;
+                    if let Some(node) = nodes.get_mut(decoded.bundle as usize) {
+                        decoded.runs.iter().for_each(|run| node.seen.add(*run));
+                    }
+                }
+                None => bad_blocks += 1,
+            }
+        }
+        shards.par_iter_mut().enumerate().for_each(|(number, shard)| {
+            for decoded in decoded.iter().flatten() {
+                replay_rows(decoded, number, shard, context);
+            }
+        });
+        for shard in &mut shards {
+            for (key, line) in shard.take_lines() {
+                lines.push(key, line)?;
+            }
+        }
+    }
+    let mut outputs: Vec<ShardOutput> = shards.into_par_iter().map(|shard| shard.finish(context)).collect();
+    for output in &mut outputs {
+        for (key, line) in std::mem::take(&mut output.produce.lines) {
+            lines.push(key, line)?;
+        }
+    }
+    if let Some(first) = outputs.first_mut() {
+        first.ledger.events_without_socket += strangers;
+        first.ledger.bad_blocks += bad_blocks;
+    }
+    Ok(outputs)
+}
+
+fn window_length(entries: &[(u32, BlockEntry)], budget: u64) -> usize {
+    let mut room = budget;
+    let fitting = entries.iter().take(MAX_WINDOW).take_while(|(_, entry)| {
+        let needed = u64::from(entry.raw_len) * MEMORY_PER_RAW_BYTE;
+        let fits = needed <= room;
+        room = room.saturating_sub(needed);
+        fits
+    });
+    // One block at least, however small the budget.
+    fitting.count().max(1)
+}
+
+fn decode(input: &Input, bundle: u32, entry: &BlockEntry, sockets: &Sockets, connections: &Connections) -> Option<Decoded> {
+    let block = DataBlock::decode(input.raw(entry)?, entry.first_row).ok()?;
+    let owners: Vec<(u32, bool)> = block
+        .flows
+        .iter()
+        .map(|flow| {
+            let socket = sockets.find((bundle, flow.socket));
+            let owner = socket.and_then(|socket| Some((socket, connections.of(socket)?)));
+            owner.map_or((NOBODY, false), |(socket, connection)| {
+                let observes = connections.all.get(connection as usize).is_some_and(|one| one.observer == socket);
+                (connection, observes)
+            })
+        })
+        .collect();
+    let mut rows: Vec<Vec<u32>> = vec![Vec::new(); SHARDS];
+    let mut strangers = 0;
+    for (row, flow) in block.flow.iter().enumerate() {
+        match owners.get(*flow as usize) {
+            Some((connection, _)) if *connection != NOBODY => {
+                if let Some(list) = rows.get_mut(*connection as usize % SHARDS) {
+                    list.push(row as u32);
+                }
+            }
+            _ => strangers += 1,
+        }
+    }
+    let runs = runs_of(&block);
+    Some(Decoded { block, bundle, entry: *entry, owners, rows, runs, strangers })
+}
+
+fn replay_rows(decoded: &Decoded, number: usize, shard: &mut Shard, context: &dyn Context) {
+    for row in decoded.rows.get(number).into_iter().flatten() {
+        let Some(row) = decoded.block.row(*row as usize) else { continue };
+        let Some((connection, observers)) = decoded.owners.get(row.flow as usize).copied() else { continue };
+        let event = Event {
+            observers,
+            direction: row.direction,
+            offset_kind: row.offset_kind,
+            offset: row.offset,
+            length: row.length,
+            missing: row.missing,
+            time_ns: row.time_ns,
+            age_ns: row.age_ns,
+            address: decoded.entry.address.row(row.row_number),
+            payload: row.payload,
+        };
+        shard.event(context, connection, &event);
+    }
+}

@@ -1,0 +1,246 @@
+//! The whole of a replay: from bundles to an [`Analysis`].
+
+use std::io;
+use std::path::PathBuf;
+
+use kfr_bundle::events::{OFFSET_TCP, ROLE_UNKNOWN};
+
+use crate::Options;
+use crate::dump::request_line;
+use crate::identity::{Endpoint, Services, Socket, Transport};
+use crate::join::{Connection, Connections};
+use crate::model::{Ledger, Metrics, Request};
+use crate::replay::{ConnectionTotals, Context, Facts, Input, LostRange, Produce, Setup, SortedLines, run};
+use crate::sql::Statements;
+
+/// Steps of a series at most.
+const MAX_STEPS: u64 = 120;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What a replay is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Request lines, sorted.
+    RequestLines,
+    /// Metrics and statements.
+    Metrics,
+    /// Totals of connections only.
+    Connections,
+}
+
+/// The services at the two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    observer: u32,
+    /// The other end, if it is the server.
+    other_as_server: u32,
+    /// The other end, if it is the client.
+    other_as_client: u32,
+}
+
+/// What is known before data are read: who is who.
+pub struct World {
+    /// Everything in the bundles but data.
+    pub facts: Facts,
+    /// Connections.
+    pub connections: Connections,
+    /// Services.
+    pub services: Services,
+    /// First and last moment, wall clock ns.
+    pub window: Option<(u64, u64)>,
+    /// Width of a time step, ns.
+    pub step_ns: u64,
+    ends: Vec<Ends>,
+    literals: bool,
+    want: Want,
+}
+
+/// What a replay comes to.
+pub struct Analysis {
+    /// Who is who.
+    pub world: World,
+    /// Golden metrics.
+    pub metrics: Metrics,
+    /// Statements.
+    pub statements: Statements,
+    /// Requests replayed.
+    pub requests: u64,
+    /// By connection; default for those without data.
+    pub totals: Vec<ConnectionTotals>,
+    /// What is incomplete.
+    pub ledger: Ledger,
+    /// Lost events, by bundle.
+    pub lost: Vec<Vec<LostRange>>,
+    /// Sorted lines, where they were wanted.
+    pub lines: SortedLines,
+}
+
+impl World {
+    fn new(inputs: &[Input], options: &Options, want: Want) -> Self {
+        let facts = Facts::read(inputs);
+        let connections = Connections::new(&facts.sockets);
+        let mut services = Services::new(&facts.sockets, &facts.processes);
+        let ends = connections.all.iter().map(|connection| ends(connection, &facts, &mut services)).collect();
+        let window = facts.window();
+        let length = window.map_or(0, |(start, end)| end.saturating_sub(start));
+        let step_ns = length.div_ceil(SECOND_NS).div_ceil(MAX_STEPS).max(1) * SECOND_NS;
+        Self { facts, connections, services, window, step_ns, ends, literals: options.literals, want }
+    }
+
+    /// The sockets of a connection's client and server, as far as they were recorded.
+    pub fn sides(&self, connection: u32, observer_is_client: bool) -> (Option<&Socket>, Option<&Socket>) {
+        let Some(connection) = self.connections.all.get(connection as usize) else { return (None, None) };
+        let observer = self.facts.sockets.get(connection.observer);
+        let peer = connection.peer.and_then(|peer| self.facts.sockets.get(peer));
+        if observer_is_client { (observer, peer) } else { (peer, observer) }
+    }
+
+    /// Services of a connection's client and server.
+    pub fn services_of(&self, connection: u32, observer_is_client: bool) -> (u32, u32) {
+        match self.ends.get(connection as usize) {
+            Some(ends) if observer_is_client => (ends.observer, ends.other_as_server),
+            Some(ends) => (ends.other_as_client, ends.observer),
+            None => (0, 0),
+        }
+    }
+
+    /// Event time of a connection's observer on the wall clock.
+    pub fn wall_ns(&self, connection: u32, event_ns: u64) -> u64 {
+        let observer = self.connections.all.get(connection as usize).and_then(|one| self.facts.sockets.get(one.observer));
+        let node = observer.and_then(|socket| self.facts.nodes.get(socket.id.0 as usize));
+        node.map_or(event_ns, |node| node.clock.wall_ns(event_ns))
+    }
+
+    /// Whether a connection's roles are a guess where its bytes don't tell: the lower port serves.
+    pub fn guess_observer_is_client(&self, connection: u32) -> bool {
+        let Some(connection) = self.connections.all.get(connection as usize) else { return true };
+        if let Some(known) = connection.observer_is_client {
+            return known;
+        }
+        match self.facts.sockets.get(connection.observer).map(|socket| (&socket.local, &socket.remote)) {
+            Some((Endpoint::Ip(_, local), Endpoint::Ip(_, remote))) => remote <= local,
+            _ => true,
+        }
+    }
+}
+
+fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends {
+    let Some(observer) = facts.sockets.get(connection.observer) else {
+        return Ends { observer: 0, other_as_server: 0, other_as_client: 0 };
+    };
+    let own = services.of_socket(observer);
+    let own = own.unwrap_or_else(|| services.external(&observer.local, connection.observer_is_client == Some(false)));
+    let peer = connection.peer.and_then(|peer| facts.sockets.get(peer)).and_then(|peer| services.of_socket(peer));
+    let mut other = |is_server: bool| match peer {
+        Some(peer) => peer,
+        None if connection.observer_is_client.is_some_and(|observer_is_client| observer_is_client != is_server) => 0,
+        None => services.external(&observer.remote, is_server),
+    };
+    Ends { observer: own, other_as_server: other(true), other_as_client: other(false) }
+}
+
+impl Context for World {
+    fn setup(&self, connection: u32) -> Setup {
+        let Some(connection) = self.connections.all.get(connection as usize) else { return Setup::default() };
+        let Some(observer) = self.facts.sockets.get(connection.observer) else { return Setup::default() };
+        let peer = connection.peer.and_then(|peer| self.facts.sockets.get(peer));
+        let stream = matches!(observer.transport, Transport::Tcp | Transport::Mptcp | Transport::Unix);
+        let known_role = connection.observer_is_client.is_some() && observer.role != ROLE_UNKNOWN;
+        Setup {
+            // Sequence numbers mean the same at both ends; counts begin where each end was first seen.
+            two_ends: peer.is_some_and(|peer| peer.offset_kind == OFFSET_TCP && observer.offset_kind == OFFSET_TCP),
+            observer_is_client: connection.observer_is_client,
+            mid_stream: observer.first_sequences.is_none() && !(known_role && observer.opened_ns.is_some()),
+            first_sequences: observer.first_sequences,
+            opaque: !stream,
+            literals: self.literals,
+        }
+    }
+
+    fn closed_ns(&self, connection: u32) -> Option<u64> {
+        let connection = self.connections.all.get(connection as usize)?;
+        let closed = self.facts.sockets.get(connection.observer)?.closed_ns?;
+        match connection.peer.and_then(|peer| self.facts.sockets.get(peer)) {
+            Some(peer) if peer.id.0 == self.facts.sockets.get(connection.observer)?.id.0 => Some(closed.max(peer.closed_ns?)),
+            Some(_) => None,
+            None => Some(closed),
+        }
+    }
+
+    fn produce(&self, request: &Request, produce: &mut Produce) {
+        match self.want {
+            Want::Connections => {}
+            Want::RequestLines => produce.lines.push(request_line(self, request)),
+            Want::Metrics => {
+                let (client, server) = self.services_of(request.connection, request.observer_is_client);
+                let start = self.window.map_or(0, |(start, _)| start);
+                let wall_ns = self.wall_ns(request.connection, request.start_ns);
+                let step = (wall_ns.saturating_sub(start) / self.step_ns).min(MAX_STEPS * 2);
+                produce.metrics.record(request, client, server, usize::try_from(step).unwrap_or_default());
+                produce.statements.record(request, client, server);
+            }
+        }
+    }
+}
+
+impl Analysis {
+    /// Replays the bundles.
+    ///
+    /// # Errors
+    /// If a temporary file can't be written, or threads can't be started.
+    pub fn new(inputs: &[Input], options: &Options, want: Want) -> io::Result<Self> {
+        let mut threads = rayon::ThreadPoolBuilder::new();
+        if let Some(count) = options.threads {
+            threads = threads.num_threads(count);
+        }
+        threads.build().map_err(io::Error::other)?.install(|| Self::replay(inputs, options, want))
+    }
+
+    fn replay(inputs: &[Input], options: &Options, want: Want) -> io::Result<Self> {
+        let mut world = World::new(inputs, options, want);
+        let folder: PathBuf = options.tmp.clone().unwrap_or_else(std::env::temp_dir);
+        // A quarter each for decoded blocks and for lines; the rest is for connections and for what they come to.
+        let quarter = options.memory / 4;
+        let mut lines = SortedLines::new(usize::try_from(quarter).unwrap_or(usize::MAX), &folder);
+        let mut nodes = std::mem::take(&mut world.facts.nodes);
+        // Shards read clocks while the numbers of events are collected beside them.
+        world.facts.nodes = nodes.iter().map(crate::replay::NodeFacts::without_numbers).collect();
+        let outputs =
+            run(inputs, &mut nodes, &world.facts.sockets, &world.connections, &world, &mut lines, quarter)?;
+        let lost = nodes.iter().map(|node| node.seen.lost()).collect();
+        world.facts.nodes = nodes;
+        let mut analysis = Self {
+            totals: vec![ConnectionTotals::default(); world.connections.all.len()],
+            world,
+            metrics: Metrics::default(),
+            statements: Statements::default(),
+            requests: 0,
+            ledger: Ledger::default(),
+            lost,
+            lines,
+        };
+        for output in outputs {
+            analysis.metrics.merge(output.produce.metrics);
+            analysis.statements.merge(output.produce.statements);
+            analysis.requests += output.produce.requests;
+            analysis.ledger.merge(&output.ledger);
+            for (connection, totals) in output.connections {
+                if let Some(slot) = analysis.totals.get_mut(connection as usize) {
+                    *slot = totals;
+                }
+            }
+        }
+        Ok(analysis)
+    }
+
+    /// True if the input was damaged or events were lost: what a script has to know.
+    pub fn has_losses(&self, inputs: &[Input]) -> bool {
+        let damaged = inputs.iter().any(|input| input.reader.damage().is_loss());
+        let lost = self.lost.iter().any(|lost| !lost.is_empty());
+        let recorded = self.world.facts.nodes.iter().any(|node| {
+            let counter = |name: &str| node.ledger.counters.get(name).copied().unwrap_or_default();
+            counter("events_lost") > 0 || counter("rows_not_written") > 0
+        });
+        damaged || lost || recorded || self.ledger.bad_blocks > 0 || self.world.facts.nodes.iter().any(|node| node.malformed > 0)
+    }
+}

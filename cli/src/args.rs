@@ -1,0 +1,231 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The Kubernetes Flight Recorder: record an incident, analyse it anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "kfr", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// Print errors only.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what can be recorded here, probe by probe
+    #[cfg(all(target_os = "linux", feature = "capture"))]
+    Preflight(PreflightOptions),
+    /// Record what the kernel sees into a bundle
+    #[cfg(all(target_os = "linux", feature = "capture"))]
+    Capture(CaptureOptions),
+    /// Show what a bundle holds
+    Info(InfoOptions),
+    /// Check that a bundle is whole
+    Verify(VerifyOptions),
+    /// Replay bundles into a report
+    Analyze(AnalyzeOptions),
+    /// Print what a bundle holds as JSON lines
+    Dump(DumpOptions),
+}
+
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Args)]
+pub struct PreflightOptions {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Args)]
+pub struct CaptureOptions {
+    /// Where the bundle goes; `-` is standard output [default: kfr-HOST-TIME.kfr]
+    #[arg(short, long, value_name = "F.kfr")]
+    pub output: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// How long to record (`30s`, `5m`); without it until Ctrl-C or SIGTERM
+    #[arg(long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Record this process and its descendants only (repeatable)
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Record this cgroup and those below it only, as a path below /sys/fs/cgroup (repeatable)
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<String>,
+    /// Record sockets with this local or remote port only (repeatable)
+    #[arg(long)]
+    pub port: Vec<u16>,
+    /// Bytes kept of each call, from its first one on (at most 16KiB)
+    #[arg(long, default_value = "4KiB", value_parser = size, value_name = "SIZE")]
+    pub payload_limit: u64,
+    /// Tracepoints that show what sockets move
+    #[arg(long, default_value = "auto")]
+    pub socket_hook: Hook,
+    /// Kernel buffer between probes and recorder (a power of two)
+    #[arg(long, default_value = "16MiB", value_parser = size, value_name = "SIZE")]
+    pub buffer_size: u64,
+    /// File size at which the capture ends
+    #[arg(long, default_value = "1GiB", value_parser = size, value_name = "SIZE")]
+    pub max_size: u64,
+    /// Memory that the recorder may use, the kernel buffer included
+    #[arg(long, default_value = "128MiB", value_parser = size, value_name = "SIZE")]
+    pub max_memory: u64,
+    /// CPU that the recorder may use, of one core; above it less payload is kept
+    #[arg(long, default_value = "10%", value_parser = percent, value_name = "PERCENT")]
+    pub max_cpu: u32,
+}
+
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Hook {
+    /// `sock` where the kernel has it, else `syscall`
+    Auto,
+    /// Where a socket's send or receive returns (kernel 6.3 and later)
+    Sock,
+    /// Where system calls return
+    Syscall,
+}
+
+#[derive(Debug, Args)]
+pub struct InfoOptions {
+    /// The bundle
+    pub bundle: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyOptions {
+    /// The bundle
+    pub bundle: PathBuf,
+}
+
+/// What replay may use, the same for every command that replays.
+#[derive(Debug, Args)]
+pub struct ReplayOptions {
+    /// Bundles; several are several nodes of one incident
+    #[arg(required = true, value_name = "F.kfr")]
+    pub bundles: Vec<PathBuf>,
+    /// Memory to use; changes time, never a result
+    #[arg(long, default_value = "1GiB", value_parser = size, value_name = "SIZE")]
+    pub memory: u64,
+    /// Folder for what doesn't fit into memory [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    pub tmp: Option<PathBuf>,
+    /// Threads to use; changes time, never a result [default: one a core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Show values (SQL literals, query strings, command-line secrets) instead of masking them
+    #[arg(long)]
+    pub literals: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AnalyzeOptions {
+    #[command(flatten)]
+    pub replay: ReplayOptions,
+    /// Folder for report.html, report.json, summary.md and svg/
+    #[arg(short, long, value_name = "DIR", required_unless_present = "single")]
+    pub output: Option<PathBuf>,
+    /// Write the report as this one HTML file
+    #[arg(long, value_name = "FILE.html")]
+    pub single: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DumpOptions {
+    #[command(flatten)]
+    pub replay: ReplayOptions,
+    #[command(flatten)]
+    pub what: DumpWhat,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct DumpWhat {
+    /// Requests, in the order in which they began
+    #[arg(long)]
+    pub requests: bool,
+    /// Connections, in the order in which they were first seen
+    #[arg(long)]
+    pub connections: bool,
+    /// SQL statements by fingerprint, by total time
+    #[arg(long)]
+    pub sql: bool,
+    /// Events as recorded
+    #[arg(long)]
+    pub events: bool,
+    /// The event at an address, with its bytes
+    #[arg(long, value_name = "ORIGIN.BLOCK:ROW")]
+    pub at: Option<String>,
+}
+
+/// `30s`, `5m`, `2h`, `500ms`.
+#[cfg_attr(not(feature = "capture"), allow(dead_code))]
+fn duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let value: u64 = number.parse().map_err(|_| "expected a number and a unit, as in 30s or 5m".to_string())?;
+    let unit_ms = match text.get(number.len()..) {
+        Some("ms") => 1,
+        Some("s") => 1_000,
+        Some("m") => 60_000,
+        Some("h") => 3_600_000,
+        _ => return Err("expected one of the units ms, s, m, h, as in 30s".to_string()),
+    };
+    let ms = value.checked_mul(unit_ms).filter(|ms| *ms > 0);
+    ms.map(Duration::from_millis).ok_or_else(|| "expected a duration above 0".to_string())
+}
+
+/// `4096`, `4KiB`, `16MiB`, `1GiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let value: u64 = number.parse().map_err(|_| "expected a size, as in 4KiB or 16MiB".to_string())?;
+    let unit: u64 = match text.get(number.len()..).unwrap_or_default() {
+        "" | "B" => 1,
+        "KiB" | "K" | "k" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        "TiB" | "T" => 1 << 40,
+        _ => return Err("expected one of the units B, KiB, MiB, GiB, TiB".to_string()),
+    };
+    value.checked_mul(unit).ok_or_else(|| "the size is too large".to_string())
+}
+
+/// `10%` or `10`.
+#[cfg_attr(not(feature = "capture"), allow(dead_code))]
+fn percent(text: &str) -> Result<u32, String> {
+    let value = text.strip_suffix('%').unwrap_or(text);
+    value.parse().ok().filter(|value| *value > 0).ok_or_else(|| "expected a percentage above 0, as in 10%".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_and_sizes_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("5").is_err() && duration("s").is_err() && duration("0s").is_err());
+        assert_eq!(size("4KiB"), Ok(4096));
+        assert_eq!(size("1GiB"), Ok(1 << 30));
+        assert!(size("4kB").is_err() && size("99999999999GiB").is_err());
+        assert_eq!(percent("10%"), Ok(10));
+        assert!(percent("0").is_err() && percent("much").is_err());
+    }
+}

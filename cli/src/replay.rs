@@ -1,0 +1,71 @@
+//! `kfr analyze` and `kfr dump`.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use kfr_analyze::dump::{AddressError, connection_lines, event_at, event_lines, statement_lines};
+use kfr_analyze::replay::Facts;
+use kfr_analyze::{Analysis, Input, Options, Want};
+
+use crate::args::{AnalyzeOptions, DumpOptions, ReplayOptions};
+use crate::exit::{Done, Failure};
+
+fn open(paths: &[PathBuf]) -> Result<Vec<Input>, Failure> {
+    Input::open_all(paths).map_err(Failure::unreadable)
+}
+
+fn options(replay: &ReplayOptions) -> Options {
+    Options { memory: replay.memory, tmp: replay.tmp.clone(), threads: replay.threads, literals: replay.literals }
+}
+
+fn done(losses: bool) -> Done {
+    if losses { Done::WithLosses } else { Done::Whole }
+}
+
+pub fn dump(arguments: &DumpOptions) -> Result<Done, Failure> {
+    let inputs = open(&arguments.replay.bundles)?;
+    let options = options(&arguments.replay);
+    let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+    let what = &arguments.what;
+    if what.events || what.at.is_some() {
+        let facts = Facts::read(&inputs);
+        match &what.at {
+            Some(address) => {
+                event_at(&inputs, &facts, options.literals, address, &mut out).map_err(|error| match error {
+                    AddressError::Io(error) => Failure::unreadable(error),
+                    other => Failure::usage(other),
+                })?;
+            }
+            None => event_lines(&inputs, &facts, options.literals, &mut out).map_err(Failure::unreadable)?,
+        }
+        out.flush().map_err(Failure::unreadable)?;
+        return Ok(done(inputs.iter().any(|input| input.reader.damage().is_loss())));
+    }
+    let want = if what.requests {
+        Want::RequestLines
+    } else if what.sql {
+        Want::Metrics
+    } else {
+        Want::Connections
+    };
+    let analysis = Analysis::new(&inputs, &options, want).map_err(Failure::unreadable)?;
+    let losses = analysis.has_losses(&inputs);
+    let written = match want {
+        Want::RequestLines => analysis.lines.write(&mut out),
+        Want::Metrics => statement_lines(&analysis.world, analysis.statements, &mut out),
+        Want::Connections => connection_lines(&analysis, &mut out),
+    };
+    written.and_then(|()| out.flush()).map_err(Failure::unreadable)?;
+    Ok(done(losses))
+}
+
+pub fn analyze(arguments: &AnalyzeOptions, quiet: bool) -> Result<Done, Failure> {
+    let inputs = open(&arguments.replay.bundles)?;
+    let options = options(&arguments.replay);
+    let analysis = Analysis::new(&inputs, &options, Want::Metrics).map_err(Failure::unreadable)?;
+    let losses = analysis.has_losses(&inputs);
+    if !quiet {
+        eprintln!("{} requests on {} connections", analysis.requests, analysis.totals.len());
+    }
+    Ok(done(losses))
+}
