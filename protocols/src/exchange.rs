@@ -28,7 +28,7 @@ pub enum Status {
 pub struct Flags(pub u32);
 
 impl Flags {
-    /// Bytes that the decoder needed were cut by the payload limit.
+    /// Bytes that the decoder needed were cut by the payload limit: framing, or a part of what is shown.
     pub const TRUNCATED: Flags = Flags(1);
     /// Bytes that the decoder needed are missing (lost, or moved unseen).
     pub const GAP: Flags = Flags(1 << 1);
@@ -81,13 +81,14 @@ pub struct Exchange {
     pub op: Box<str>,
     /// Path, statement (literals as `?`), key: what the operation is about.
     pub target: Option<Box<str>>,
-    /// How it ended.
+    /// How it ended. `Ok` without a code, with [`Flags::TRUNCATED`] or [`Flags::GAP`], where that is in a hole.
     pub status: Status,
     /// The protocol's code, where it has one (`200`, `1064`, `WRONGTYPE`).
     pub code: Option<Box<str>>,
     /// The protocol's message for an error.
     pub error: Option<Box<str>>,
-    /// Offsets of the request's bytes on the client's stream.
+    /// Offsets of the request's bytes on the client's stream: the whole message, kept or not. Ends beyond the stream's
+    /// end where the client gave up sending a body that it had announced.
     pub request: Range<u64>,
     /// Offsets of the answer's bytes on the server's stream; `None` where unanswered. Where the answer broke off, as
     /// far as it went.

@@ -43,9 +43,10 @@ pub struct Streams {
 
 /// A decoder of one connection.
 ///
-/// The caller pushes bytes and holes into the streams in the order in which the connection's observer saw them, and
+/// The caller pushes bytes and holes into the streams in the order in which one end of the connection saw them, and
 /// calls [`Parser::parse`] after each push; the parser consumes what it can and leaves the rest. Splitting the same
-/// bytes differently must give the same exchanges.
+/// bytes differently must give the same exchanges. Only where a message has to be found anew (the start was not seen,
+/// framing is in a hole) do the starts of chunks count: push what was sent or received at once as one chunk.
 pub trait Parser: Send {
     /// Consumes what can be consumed, pushing each completed exchange (in the order of completion).
     fn parse(&mut self, streams: &mut Streams, out: &mut Output);
