@@ -144,7 +144,7 @@ fn ledger(out: &mut String, doc: &Document) -> std::fmt::Result {
     )?;
     for entry in doc.ledger.entries.iter().filter(|e| e.severity != Severity::Info).take(8) {
         let number =
-            entry.count.map_or_else(String::new, |n| format!(" ({} {})", text::count(n), cell(&entry.unit, 30)));
+            entry.count.map_or_else(String::new, |n| format!(" ({})", cell(&text::quantity(n, &entry.unit), 40)));
         writeln!(out, "- {}{number}: {}", cell(&entry.what, 120), cell(&entry.effect, 240))?;
     }
     Ok(())

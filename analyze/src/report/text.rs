@@ -172,6 +172,17 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
+/// A count with a unit that comes as data: `1,204 events`, `1 event`, `340 MiB`.
+#[must_use]
+pub fn quantity(number: u64, unit: &str) -> String {
+    match unit {
+        "bytes" => bytes(number),
+        "" => count(number),
+        _ if number == 1 => format!("1 {}", unit.strip_suffix('s').unwrap_or(unit)),
+        _ => format!("{} {unit}", count(number)),
+    }
+}
+
 fn timestamp(ns: u64) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(ns)).ok()
 }
@@ -270,7 +281,7 @@ mod tests {
     #[test]
     fn sizes_counts_and_shares() {
         assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1_048_000), "1.00 MiB");
+        assert_eq!(bytes(1_048_576), "1.00 MiB");
         assert_eq!(bytes(u64::MAX), "16,384 PiB");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(share(0, 0), NONE);
@@ -297,7 +308,7 @@ mod tests {
 
     #[test]
     fn times_are_utc() {
-        assert_eq!(date_time(1_795_406_706_789_000_000), "2026-11-23 03:25:06 UTC");
-        assert_eq!(clock_ms(1_795_406_706_789_000_000), "03:25:06.789");
+        assert_eq!(date_time(1_795_406_706_789_000_000), "2026-11-23 04:05:06 UTC");
+        assert_eq!(clock_ms(1_795_406_706_789_000_000), "04:05:06.789");
     }
 }

@@ -63,7 +63,13 @@ fn endpoint(protocol: &str, op: &str, target: Option<&str>, golden: Golden) -> E
 }
 
 fn process(pid: u32, name: &str, command: &str) -> Process {
-    Process { pid, name: name.to_owned(), exe: Some(format!("/usr/sbin/{name}")), command: Some(command.to_owned()), container: None }
+    Process {
+        pid,
+        name: name.to_owned(),
+        exe: Some(format!("/usr/sbin/{name}")),
+        command: Some(command.to_owned()),
+        container: None,
+    }
 }
 
 fn services() -> Vec<Service> {
@@ -79,7 +85,10 @@ fn services() -> Vec<Service> {
     };
     let app = Service {
         kind: ServiceKind::Process,
-        processes: vec![process(4112, "shop-app", "shop-app --listen 127.0.0.1:8000 --db-password ***"), process(4113, "shop-app", "")],
+        processes: vec![
+            process(4112, "shop-app", "shop-app --listen 127.0.0.1:8000 --db-password ***"),
+            process(4113, "shop-app", ""),
+        ],
         endpoints: vec![
             endpoint("http", "GET", Some("/orders/{id}/recommendations"), golden(3, 9, 4 * MS, 12 * MS, 1, 38)),
             endpoint("http", "GET", Some("/search"), golden(4, 22, 38 * MS, 96 * MS, 9, 0)),
@@ -97,17 +106,39 @@ fn services() -> Vec<Service> {
         endpoints: vec![endpoint("http", "GET", Some("/search"), golden(4, 22, 39 * MS, 98 * MS, 9, 0))],
         endpoints_total: 41,
         outbound: Some(golden(1, 216, 4 * MS, 92 * MS, 9, 2)),
-        ..unit("unit:nginx.service", "nginx.service", &["0.0.0.0:80", "[::]:80"], &["http"], golden(2, 216, 4 * MS, 93 * MS, 9, 2))
+        ..unit(
+            "unit:nginx.service",
+            "nginx.service",
+            &["0.0.0.0:80", "[::]:80"],
+            &["http"],
+            golden(2, 216, 4 * MS, 93 * MS, 9, 2),
+        )
     };
     let mariadb = Service {
         processes: vec![process(740, "mariadbd", "/usr/sbin/mariadbd")],
         endpoints: vec![
-            endpoint("mysql", "execute", Some("SELECT * FROM products WHERE title LIKE ? ORDER BY price LIMIT ?"), golden(12, 22, 34 * MS, 88 * MS, 9, 0)),
-            endpoint("mysql", "query", Some("SELECT name, qty FROM order_items WHERE order_id = ?"), golden(13, 610, 240_000, 900_000, 1, 0)),
+            endpoint(
+                "mysql",
+                "execute",
+                Some("SELECT * FROM products WHERE title LIKE ? ORDER BY price LIMIT ?"),
+                golden(12, 22, 34 * MS, 88 * MS, 9, 0),
+            ),
+            endpoint(
+                "mysql",
+                "query",
+                Some("SELECT name, qty FROM order_items WHERE order_id = ?"),
+                golden(13, 610, 240_000, 900_000, 1, 0),
+            ),
             endpoint("mysql", "ping", None, golden(14, 1, 60_000, 90_000, 1, 0)),
         ],
         endpoints_total: 3,
-        ..unit("unit:mariadb.service", "mariadb.service", &["127.0.0.1:3306"], &["mysql"], golden(10, 640, 260_000, 41 * MS, 9, 0))
+        ..unit(
+            "unit:mariadb.service",
+            "mariadb.service",
+            &["127.0.0.1:3306"],
+            &["mysql"],
+            golden(10, 640, 260_000, 41 * MS, 9, 0),
+        )
     };
     let redis = Service {
         processes: vec![process(733, "redis-server", "/usr/bin/redis-server 127.0.0.1:6379")],
@@ -116,7 +147,13 @@ fn services() -> Vec<Service> {
             endpoint("redis", "GET", Some("product:?"), golden(22, 380, 41_000, 180_000, 1, 0)),
         ],
         endpoints_total: 2,
-        ..unit("unit:redis-server.service", "redis-server.service", &["127.0.0.1:6379"], &["redis"], golden(20, 596, 44_000, 190_000, 1, 0))
+        ..unit(
+            "unit:redis-server.service",
+            "redis-server.service",
+            &["127.0.0.1:6379"],
+            &["redis"],
+            golden(20, 596, 44_000, 190_000, 1, 0),
+        )
     };
     let recommender = Service {
         id: "external:10.0.4.17:9000".to_owned(),
@@ -136,7 +173,8 @@ fn services() -> Vec<Service> {
         outbound: Some(golden(2, 216, 4 * MS, 93 * MS, 9, 2)),
         ..Service::default()
     };
-    let backup = unit("unit:backup.timer", "nightly-backup-of-the-warehouse-database.timer", &[], &[], Golden::default());
+    let backup =
+        unit("unit:backup.timer", "nightly-backup-of-the-warehouse-database.timer", &[], &[], Golden::default());
     vec![recommender, app, nginx, mariadb, redis, backup, client]
 }
 
@@ -168,7 +206,12 @@ fn edges() -> Vec<Edge> {
         edge("unit:nginx.service", "process:shop-app", "http", golden(1, 216, 4 * MS, 92 * MS, 9, 2), 64),
         edge("process:shop-app", "unit:mariadb.service", "mysql", golden(10, 640, 260_000, 41 * MS, 9, 0), 8),
         edge("process:shop-app", "unit:redis-server.service", "redis", golden(20, 596, 44_000, 190_000, 1, 0), 8),
-        Edge { retransmits: None, resets: None, failed_connects: None, ..edge("external:clients", "unit:nginx.service", "http", golden(2, 216, 4 * MS, 93 * MS, 9, 2), 1204) },
+        Edge {
+            retransmits: None,
+            resets: None,
+            failed_connects: None,
+            ..edge("external:clients", "unit:nginx.service", "http", golden(2, 216, 4 * MS, 93 * MS, 9, 2), 1204)
+        },
         edge("unit:backup.timer", "unit:mariadb.service", "unknown", Golden::default(), 1),
     ]
 }
@@ -197,13 +240,34 @@ fn sql() -> Vec<Statement> {
                 duration_ns: Some(1_412 * MS),
                 evidence: strings(&["a41c.17:2204", "a41c.17:2209"]),
             }),
-            ..statement("9f3b2c7710aa41de", "SELECT id, title, price, stock FROM products WHERE title LIKE ? ORDER BY price LIMIT ?", 1290, 214 * MS, Some(25_800))
+            ..statement(
+                "9f3b2c7710aa41de",
+                "SELECT id, title, price, stock FROM products WHERE title LIKE ? ORDER BY price LIMIT ?",
+                1290,
+                214 * MS,
+                Some(25_800),
+            )
         },
         Statement {
             flags: strings(&["n_plus_one"]),
-            ..statement("41c09e1f00b7a8e2", "SELECT name, qty FROM order_items WHERE order_id = ?", 36_120, 260_000, Some(36_120))
+            ..statement(
+                "41c09e1f00b7a8e2",
+                "SELECT name, qty FROM order_items WHERE order_id = ?",
+                36_120,
+                260_000,
+                Some(36_120),
+            )
         },
-        Statement { errors: 12, ..statement("77d0c1a2b3e4f500", "INSERT INTO carts (user_id, product_id, qty) VALUES (?, ?, ?)", 1830, 900_000, Some(1818)) },
+        Statement {
+            errors: 12,
+            ..statement(
+                "77d0c1a2b3e4f500",
+                "INSERT INTO carts (user_id, product_id, qty) VALUES (?, ?, ?)",
+                1830,
+                900_000,
+                Some(1818),
+            )
+        },
         statement("0c0ffee0decade00", "SET NAMES utf8mb4", 8, 70_000, None),
     ]
 }
@@ -216,7 +280,13 @@ fn network() -> Network {
         node: process.map(|_| "shop-01".to_owned()),
         ..Peer::default()
     };
-    let base = Connection { transport: "tcp".to_owned(), requests: Some(12), retransmits: Some(0), resets: Some(0), ..Connection::default() };
+    let base = Connection {
+        transport: "tcp".to_owned(),
+        requests: Some(12),
+        retransmits: Some(0),
+        resets: Some(0),
+        ..Connection::default()
+    };
     Network {
         totals: NetworkTotals {
             opened: Some(1802),
@@ -285,7 +355,13 @@ fn node(name: &str, cores: u64) -> Node {
         let cores = (0..cores).map(|core| {
             let user = (hot + wobble(core, i) * 3 + if core == 1 && i >= ONSET { 280 } else { 0 }).min(860) as u16;
             let system = (30 + wobble(core + 40, i)) as u16;
-            Some(CoreSplit { user_permille: user, system_permille: system.min(1000 - user), irq_permille: 8, iowait_permille: 12, ..CoreSplit::default() })
+            Some(CoreSplit {
+                user_permille: user,
+                system_permille: system.min(1000 - user),
+                irq_permille: 8,
+                iowait_permille: 12,
+                ..CoreSplit::default()
+            })
         });
         HostSample {
             start_ns: START + i * SECOND,
@@ -302,7 +378,15 @@ fn node(name: &str, cores: u64) -> Node {
                 io_some_permille: Some((wobble(6, i) / 9) as u16),
                 io_full_permille: Some(0),
             }),
-            tcp: Some(TcpCounters { segments_in: 6_700, segments_out: 6_881, retransmitted: if i >= ONSET { wobble(8, i) / 40 } else { 0 }, passive_opens: 20, active_opens: 9, listen_drops: Some(0), ..TcpCounters::default() }),
+            tcp: Some(TcpCounters {
+                segments_in: 6_700,
+                segments_out: 6_881,
+                retransmitted: if i >= ONSET { wobble(8, i) / 40 } else { 0 },
+                passive_opens: 20,
+                active_opens: 9,
+                listen_drops: Some(0),
+                ..TcpCounters::default()
+            }),
         }
     };
     Node {
@@ -315,13 +399,30 @@ fn node(name: &str, cores: u64) -> Node {
         disks: vec![Disk {
             name: "nvme0n1".to_owned(),
             samples: (0..LENGTH)
-                .map(|i| DiskSample { start_ns: START + i * SECOND, duration_ns: SECOND, read_bytes: wobble(1, i) << 14, written_bytes: wobble(2, i) << 16, operations: 40, operation_ns: Some(9 * MS), busy_permille: Some((wobble(3, i) * 2) as u16) })
+                .map(|i| DiskSample {
+                    start_ns: START + i * SECOND,
+                    duration_ns: SECOND,
+                    read_bytes: wobble(1, i) << 14,
+                    written_bytes: wobble(2, i) << 16,
+                    operations: 40,
+                    operation_ns: Some(9 * MS),
+                    busy_permille: Some((wobble(3, i) * 2) as u16),
+                })
                 .collect(),
         }],
         interfaces: vec![Interface {
             name: "eth0".to_owned(),
             samples: (0..LENGTH)
-                .map(|i| InterfaceSample { start_ns: START + i * SECOND, duration_ns: SECOND, received_bytes: 900_000 + wobble(4, i) * 4_000, sent_bytes: 6_100_000 + wobble(5, i) * 30_000, received_packets: 4_000, sent_packets: 6_000, dropped: u64::from(i == 44) * 3, errors: 0 })
+                .map(|i| InterfaceSample {
+                    start_ns: START + i * SECOND,
+                    duration_ns: SECOND,
+                    received_bytes: 900_000 + wobble(4, i) * 4_000,
+                    sent_bytes: 6_100_000 + wobble(5, i) * 30_000,
+                    received_packets: 4_000,
+                    sent_packets: 6_000,
+                    dropped: u64::from(i == 44) * 3,
+                    errors: 0,
+                })
                 .collect(),
         }],
         weakened_by: Vec::new(),
@@ -329,14 +430,19 @@ fn node(name: &str, cores: u64) -> Node {
 }
 
 fn findings() -> Vec<Finding> {
-    let subject = |kind: &str, name: &str, id: &str| Subject { kind: kind.to_owned(), name: name.to_owned(), id: Some(id.to_owned()) };
+    let subject = |kind: &str, name: &str, id: &str| Subject {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        id: Some(id.to_owned()),
+    };
     vec![
         Finding {
             id: "sql.slow:9f3b2c7710aa41de".to_owned(),
             check: "sql.slow_statement".to_owned(),
             severity: Severity::Critical,
             subject: subject("statement", "SELECT … FROM products WHERE title LIKE ?", "9f3b2c7710aa41de"),
-            title: "p99 of a search in products went from 96 ms to 864 ms at 03:25:22: it reads the whole table".to_owned(),
+            title: "p99 of a search in products went from 96 ms to 864 ms at 03:25:22: it reads the whole table"
+                .to_owned(),
             onset_ns: Some(START + ONSET * SECOND + 140 * MS),
             confidence: Confidence::High,
             reasons: strings(&[
@@ -344,8 +450,14 @@ fn findings() -> Vec<Finding> {
                 "the answer carries the flags “no index used” and “no good index used” in every call",
                 "GET /search of shop-app waits for it 97% of its time",
             ]),
-            ruled_out: strings(&["CPU of the host: 61% busy at most, pressure under 12%", "locks: calls of other statements to the same table kept their duration"]),
-            victims: vec![subject("service", "shop-app", "process:shop-app"), subject("service", "nginx.service", "unit:nginx.service")],
+            ruled_out: strings(&[
+                "CPU of the host: 61% busy at most, pressure under 12%",
+                "locks: calls of other statements to the same table kept their duration",
+            ]),
+            victims: vec![
+                subject("service", "shop-app", "process:shop-app"),
+                subject("service", "nginx.service", "unit:nginx.service"),
+            ],
             evidence: strings(&["a41c.17:2204", "a41c.17:2209", "a41c.18:12"]),
             verify: Some("kfr dump incident.kfr --at a41c.17:2204".to_owned()),
             weakened_by: Vec::new(),
@@ -373,7 +485,9 @@ fn findings() -> Vec<Finding> {
             title: "GET /orders runs one statement 43 times a request (N+1)".to_owned(),
             onset_ns: None,
             confidence: Confidence::Medium,
-            reasons: strings(&["36,120 calls of one fingerprint for 840 requests, on the same connection, one after another"]),
+            reasons: strings(&[
+                "36,120 calls of one fingerprint for 840 requests, on the same connection, one after another",
+            ]),
             evidence: strings(&["a41c.9:104"]),
             ..Finding::default()
         },
@@ -381,7 +495,14 @@ fn findings() -> Vec<Finding> {
 }
 
 fn ledger() -> Ledger {
-    let entry = |id: &str, area: &str, what: &str, count: Option<u64>, unit: &str, effect: &str, weakens: &[Figure], severity| LedgerEntry {
+    let entry = |id: &str,
+                 area: &str,
+                 what: &str,
+                 count: Option<u64>,
+                 unit: &str,
+                 effect: &str,
+                 weakens: &[Figure],
+                 severity| LedgerEntry {
         id: id.to_owned(),
         area: area.to_owned(),
         what: what.to_owned(),
@@ -404,17 +525,80 @@ fn ledger() -> Ledger {
             lost_events: Some(1_204),
         },
         entries: vec![
-            entry("lost-events:shop-01", "capture", "events lost in the ring", Some(1204), "events", "Requests of two seconds are missing: counts and rates are up to 2% too low there.", &[Figure::Requests, Figure::Bytes], Severity::Critical),
-            entry("mid-stream", "decode", "connections joined in the middle", Some(17), "connections", "The first message of each may be missing; statements prepared before the capture have no text.", &[Figure::Sql], Severity::Warning),
-            entry("one-sided", "join", "only one end recorded", Some(540), "connections", "Durations to 10.0.4.17:9000 include the network.", &[], Severity::Warning),
-            entry("encrypted", "decode", "encrypted without keys", Some(1), "connections", "Lengths and times only: no requests can be counted.", &[Figure::Requests], Severity::Info),
-            entry("payload-limit", "capture", "payload cut by the limit", Some(356_112_010), "bytes", "Bodies over 4 KiB are kept as a length. No figure here needs them.", &[], Severity::Info),
+            entry(
+                "lost-events:shop-01",
+                "capture",
+                "events lost in the ring",
+                Some(1204),
+                "events",
+                "Requests of two seconds are missing: counts and rates are up to 2% too low there.",
+                &[Figure::Requests, Figure::Bytes],
+                Severity::Critical,
+            ),
+            entry(
+                "mid-stream",
+                "decode",
+                "connections joined in the middle",
+                Some(17),
+                "connections",
+                "The first message of each may be missing; statements prepared before the capture have no text.",
+                &[Figure::Sql],
+                Severity::Warning,
+            ),
+            entry(
+                "one-sided",
+                "join",
+                "only one end recorded",
+                Some(540),
+                "connections",
+                "Durations to 10.0.4.17:9000 include the network.",
+                &[],
+                Severity::Warning,
+            ),
+            entry(
+                "encrypted",
+                "decode",
+                "encrypted without keys",
+                Some(1),
+                "connections",
+                "Lengths and times only: no requests can be counted.",
+                &[Figure::Requests],
+                Severity::Info,
+            ),
+            entry(
+                "payload-limit",
+                "capture",
+                "payload cut by the limit",
+                Some(356_112_010),
+                "bytes",
+                "Bodies over 4 KiB are kept as a length. No figure here needs them.",
+                &[],
+                Severity::Info,
+            ),
         ],
-        losses: vec![LostRange { node: "shop-01".to_owned(), what: "sockets".to_owned(), count: 1204, start_ns: Some(START + 41 * SECOND), end_ns: Some(START + 43 * SECOND) }],
-        protocols: [("http", 1808, Some(26_000), 81_000_000, false), ("encrypted", 1, None, 81_343_413, true), ("mysql", 8, Some(38_400), 210_113_000, false), ("redis", 8, Some(35_760), 102_440_000, false), ("unknown", 8, None, 4_317_040, false)]
-            .into_iter()
-            .map(|(protocol, connections, requests, bytes, encrypted)| ProtocolShare { protocol: protocol.to_owned(), connections, requests, bytes, encrypted })
-            .collect(),
+        losses: vec![LostRange {
+            node: "shop-01".to_owned(),
+            what: "sockets".to_owned(),
+            count: 1204,
+            start_ns: Some(START + 41 * SECOND),
+            end_ns: Some(START + 43 * SECOND),
+        }],
+        protocols: [
+            ("http", 1808, Some(26_000), 81_000_000, false),
+            ("encrypted", 1, None, 81_343_413, true),
+            ("mysql", 8, Some(38_400), 210_113_000, false),
+            ("redis", 8, Some(35_760), 102_440_000, false),
+            ("unknown", 8, None, 4_317_040, false),
+        ]
+        .into_iter()
+        .map(|(protocol, connections, requests, bytes, encrypted)| ProtocolShare {
+            protocol: protocol.to_owned(),
+            connections,
+            requests,
+            bytes,
+            encrypted,
+        })
+        .collect(),
     }
 }
 
@@ -455,11 +639,46 @@ pub fn sample() -> Document {
         overall: golden(1, 1461, 900_000, 61 * MS, 6, 1),
         findings: findings(),
         checks: vec![
-            Check { id: "sql.slow_statement".to_owned(), area: "sql".to_owned(), title: "a statement that takes long and often".to_owned(), outcome: Outcome::Raised, threshold: Some("p99 over 250 ms".to_owned()), reason: None },
-            Check { id: "service.error_ratio".to_owned(), area: "service".to_owned(), title: "a service that answers with errors".to_owned(), outcome: Outcome::Raised, threshold: Some("over 1%".to_owned()), reason: None },
-            Check { id: "sql.n_plus_one".to_owned(), area: "sql".to_owned(), title: "many calls of one statement within a request".to_owned(), outcome: Outcome::Raised, threshold: Some("over 10 calls".to_owned()), reason: None },
-            Check { id: "host.cpu".to_owned(), area: "host".to_owned(), title: "a host without CPU to spare".to_owned(), outcome: Outcome::Passed, threshold: Some("pressure over 40%".to_owned()), reason: Some("at most 12%".to_owned()) },
-            Check { id: "dns.failures".to_owned(), area: "network".to_owned(), title: "names that can't be resolved".to_owned(), outcome: Outcome::NotRun, threshold: None, reason: Some("no DNS in the capture".to_owned()) },
+            Check {
+                id: "sql.slow_statement".to_owned(),
+                area: "sql".to_owned(),
+                title: "a statement that takes long and often".to_owned(),
+                outcome: Outcome::Raised,
+                threshold: Some("p99 over 250 ms".to_owned()),
+                reason: None,
+            },
+            Check {
+                id: "service.error_ratio".to_owned(),
+                area: "service".to_owned(),
+                title: "a service that answers with errors".to_owned(),
+                outcome: Outcome::Raised,
+                threshold: Some("over 1%".to_owned()),
+                reason: None,
+            },
+            Check {
+                id: "sql.n_plus_one".to_owned(),
+                area: "sql".to_owned(),
+                title: "many calls of one statement within a request".to_owned(),
+                outcome: Outcome::Raised,
+                threshold: Some("over 10 calls".to_owned()),
+                reason: None,
+            },
+            Check {
+                id: "host.cpu".to_owned(),
+                area: "host".to_owned(),
+                title: "a host without CPU to spare".to_owned(),
+                outcome: Outcome::Passed,
+                threshold: Some("pressure over 40%".to_owned()),
+                reason: Some("at most 12%".to_owned()),
+            },
+            Check {
+                id: "dns.failures".to_owned(),
+                area: "network".to_owned(),
+                title: "names that can't be resolved".to_owned(),
+                outcome: Outcome::NotRun,
+                threshold: None,
+                reason: Some("no DNS in the capture".to_owned()),
+            },
         ],
         services: services(),
         edges: edges(),
@@ -468,4 +687,52 @@ pub fn sample() -> Document {
         network: network(),
         ..Document::default()
     }
+}
+
+/// A large cluster; with a thousand services every list is far over its budget.
+pub fn large(number: usize) -> Document {
+    let mut doc = sample();
+    let (services, edges) = (doc.services.clone(), doc.edges.clone());
+    for i in 0..number {
+        let mut service = services[i % services.len()].clone();
+        service.id = format!("{}#{i}", service.id);
+        service.name = format!("{}-{i}", service.name);
+        service.weakened_by = vec!["mid-stream".to_owned()];
+        service.endpoints =
+            (0..20).map(|n| Endpoint { op: format!("GET{n}"), ..services[1].endpoints[0].clone() }).collect();
+        doc.services.push(service);
+        let mut edge = edges[i % edges.len()].clone();
+        edge.id = format!("{}#{i}", edge.id);
+        edge.client = format!("{}#{i}", services[i % services.len()].id);
+        edge.server = doc.services[i / 2].id.clone();
+        doc.edges.push(edge.clone());
+        edge.server = doc.services[i].id.clone();
+        doc.edges.push(edge);
+        let copy = |id: &str| format!("{id}#{i}");
+        let mut statement = doc.sql[i % 4].clone();
+        statement.fingerprint = copy(&statement.fingerprint);
+        doc.sql.push(statement);
+        let mut connection = doc.network.connections[i % 3].clone();
+        connection.id = copy(&connection.id);
+        doc.network.connections.push(connection);
+        let mut finding = doc.findings[i % 3].clone();
+        finding.id = copy(&finding.id);
+        doc.findings.push(finding);
+        let mut entry = doc.ledger.entries[i % 5].clone();
+        entry.id = copy(&entry.id);
+        doc.ledger.entries.push(entry);
+        doc.ledger.losses.push(doc.ledger.losses[0].clone());
+        let mut check = doc.checks[i % 5].clone();
+        check.id = copy(&check.id);
+        doc.checks.push(check);
+        if i < 30 {
+            let mut node = doc.nodes[0].clone();
+            node.name = copy(&node.name);
+            for sample in &mut node.samples {
+                sample.cores = sample.cores.iter().cycle().take(192).copied().collect();
+            }
+            doc.nodes.push(node);
+        }
+    }
+    doc
 }

@@ -12,7 +12,7 @@ const MOST_ARROWS: usize = 80;
 /// With more arrows than this, labels would cover each other; hovering still tells.
 const MOST_LABELS: usize = 24;
 
-const CELL: Cell = Cell { width: 184, height: 48, gap_x: 150, gap_y: 30 };
+const CELL: Cell = Cell { width: 208, height: 48, gap_x: 170, gap_y: 32 };
 const MARGIN: i32 = 24;
 
 /// A service in the picture.
@@ -171,13 +171,10 @@ impl Route {
             let half = (q.0 - p.0) / 2;
             d.push_str(&format!("C{} {},{} {},{} {}", p.0 + half, p.1, q.0 - half, q.1, q.0, q.1));
         }
-        // The label sits in the gap before the target, where arrows of one source have already parted.
+        // In the last gap, a little past its middle, where arrows of one source have parted; there the curve has gone 62%
+        // of the way up or down.
         let last = points.get(points.len().checked_sub(2)?)?;
-        let label = if points.len() == 2 {
-            ((last.0 + tip.0) / 2, (last.1 + tip.1) / 2)
-        } else {
-            ((last.0 + tip.0 * 2) / 3, (last.1 + tip.1 * 4) / 5)
-        };
+        let label = (last.0 + (tip.0 - last.0) * 55 / 100, last.1 + (tip.1 - last.1) * 62 / 100);
         Some(Self { d, head: triangle(end, (side, 0)), label })
     }
 }
@@ -211,7 +208,7 @@ fn label(w: &mut Writer, arrow: &Arrow, route: &Route) {
     w.text("el", x, y - 5, "middle", &first);
     let second = if arrow.errors > 0 {
         format!(
-            "{} errors · p99 {}",
+            "{} err · p99 {}",
             text::share(arrow.errors, arrow.requests),
             text::or_none(arrow.p99_ns, text::duration)
         )
@@ -263,21 +260,17 @@ fn node(w: &mut Writer, doc: &Document, shown: &Shown, x: i32, y: i32, links: bo
         ),
     );
     w.path("state", &shown.health.shape(x + 16, y + 17));
-    w.text("nn", x + 28, y + 21, "start", &text::middle(&text::one_line(&service.name, 200), 21));
+    w.text("nn", x + 28, y + 21, "start", &text::middle(&text::one_line(&service.name, 200), 20));
     let golden = &service.inbound;
+    let p99 = text::or_none(golden.p99_ns, text::duration);
     let second = if golden.requests == 0 {
-        format!("{} · no requests seen in", service.kind.word())
+        format!("{} · no requests in", service.kind.word())
+    } else if golden.errors > 0 {
+        format!("{} errors · p99 {p99}", text::share(golden.errors, golden.requests))
+    } else if let Some(rate) = golden.rate_per_s {
+        format!("{}/s · p99 {p99}", text::significant(rate))
     } else {
-        let errors = if golden.errors > 0 {
-            format!(" · {} err", text::share(golden.errors, golden.requests))
-        } else {
-            String::new()
-        };
-        let rate = golden.rate_per_s.map_or_else(
-            || text::plural(golden.requests, "request", "requests"),
-            |r| format!("{}/s", text::significant(r)),
-        );
-        format!("{rate}{errors} · p99 {}", text::or_none(golden.p99_ns, text::duration))
+        format!("{} · p99 {p99}", text::plural(golden.requests, "request", "requests"))
     };
     w.text("ns", x + 12, y + 39, "start", &second);
     w.close(if href.is_some() { "a" } else { "g" });

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 const WIDTH: i32 = 960;
 const LEFT: i32 = 66;
-const RIGHT: i32 = 14;
+const RIGHT: i32 = 30;
 /// More columns than this can't be told apart.
 const COLUMNS: usize = 180;
 /// More rows than this share their place with a neighbour: the busier core of each group is shown.

@@ -186,19 +186,19 @@ impl Net {
             let order: Vec<usize> =
                 if sweep % 2 == 0 { (0..self.layers.len()).collect() } else { (0..self.layers.len()).rev().collect() };
             for layer in order {
-                let items = &self.layers[layer];
-                let wanted: Vec<i32> = items.iter().map(|item| self.wanted(*item)).collect();
-                let (mut down, mut up) = (wanted.clone(), wanted);
-                for i in 1..items.len() {
-                    down[i] = down[i].max(down[i - 1] + room(items[i - 1]));
-                }
-                for i in (0..items.len().saturating_sub(1)).rev() {
-                    up[i] = up[i].min(up[i + 1] - room(items[i]));
-                }
-                for (i, item) in items.iter().enumerate() {
-                    self.y[*item] = (down[i] + up[i]).div_euclid(2);
-                }
+                let around = |item: &usize| {
+                    let both: Vec<usize> = self.left[*item].iter().chain(&self.right[*item]).copied().collect();
+                    mean(&self.y, &both).unwrap_or(self.y[*item])
+                };
+                let wanted: Vec<i32> = self.layers[layer].iter().map(around).collect();
+                self.settle(layer, wanted, &room);
             }
+        }
+        // A caller ends level with what it calls: chains become straight lines.
+        for layer in (0..self.layers.len()).rev() {
+            let wanted = |item: &usize| mean(&self.y, &self.right[*item]).unwrap_or(self.y[*item]);
+            let wanted: Vec<i32> = self.layers[layer].iter().map(wanted).collect();
+            self.settle(layer, wanted, &room);
         }
         let least = self.y.iter().min().copied().unwrap_or(0);
         for y in &mut self.y {
@@ -206,11 +206,19 @@ impl Net {
         }
     }
 
-    /// The mean height of all neighbours.
-    fn wanted(&self, item: usize) -> i32 {
-        let around = self.left[item].iter().chain(&self.right[item]);
-        let (sum, n) = around.fold((0i64, 0i64), |(sum, n), other| (sum + i64::from(self.y[*other]), n + 1));
-        if n == 0 { self.y[item] } else { i32::try_from(sum.div_euclid(n)).unwrap_or(0) }
+    /// Moves a layer's items as near to where they want to be as their distances allow.
+    fn settle(&mut self, layer: usize, wanted: Vec<i32>, room: &impl Fn(usize) -> i32) {
+        let items = &self.layers[layer];
+        let (mut down, mut up) = (wanted.clone(), wanted);
+        for i in 1..items.len() {
+            down[i] = down[i].max(down[i - 1] + room(items[i - 1]));
+        }
+        for i in (0..items.len().saturating_sub(1)).rev() {
+            up[i] = up[i].min(up[i + 1] - room(items[i]));
+        }
+        for (i, item) in items.iter().enumerate() {
+            self.y[*item] = (down[i] + up[i]).div_euclid(2);
+        }
     }
 
     /// Index of the first item that is a step of an edge.
@@ -231,6 +239,12 @@ impl Net {
             nodes: placed,
         }
     }
+}
+
+/// The mean height of some items.
+fn mean(y: &[i32], items: &[usize]) -> Option<i32> {
+    let sum: i64 = items.iter().map(|item| i64::from(y[*item])).sum();
+    sum.checked_div_euclid(items.len() as i64).and_then(|mean| i32::try_from(mean).ok())
 }
 
 /// Layers by the longest path from a source; sources then move right, next to what they call.

@@ -10,7 +10,7 @@ use std::ops::Range;
 const WIDTH: i32 = 960;
 /// Room for the labels of the y axis.
 const LEFT: i32 = 66;
-const RIGHT: i32 = 14;
+const RIGHT: i32 = 30;
 /// Room for a lane's title.
 const ABOVE: i32 = 24;
 /// Room for the time axis.
@@ -336,17 +336,18 @@ fn stretches(w: &mut Writer, axis: Axis, marks: &[Mark], from: i32, to: i32) {
 /// Moments, in front of everything.
 fn moments(w: &mut Writer, axis: Axis, marks: &[Mark], to: i32) {
     let mut taken = -18;
-    for mark in marks.iter().filter(|m| m.to_ns.is_none()) {
+    let mut in_order: Vec<&Mark> = marks.iter().filter(|m| m.to_ns.is_none()).collect();
+    in_order.sort_by_key(|mark| mark.from_ns);
+    for mark in in_order {
         let x = axis.place(mark.from_ns);
         w.open("g", &[("class", mark.class)]);
         w.leaf("title", &[], &mark.title);
-        w.path("mark", &format!("M{x} 18V{to}"));
-        // Labels that would cover each other: the first of them stays.
-        if x - taken >= 18 {
-            w.path("flag", &format!("M{} 2h16v14h-16z", x - 8));
-            w.text("flag-t", x, 13, "middle", &mark.label);
-            taken = x;
-        }
+        // Flags stand side by side where their moments are too close for that.
+        let flag = x.max(taken + 18);
+        w.path("mark", &format!("M{flag} 16L{x} 22V{to}"));
+        w.path("flag", &format!("M{} 2h16v14h-16z", flag - 8));
+        w.text("flag-t", flag, 13, "middle", &mark.label);
+        taken = flag;
         w.close("g");
     }
 }

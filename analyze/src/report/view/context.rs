@@ -191,7 +191,7 @@ impl<'a> Context<'a> {
     fn caveat(&self, index: usize) -> Option<(String, String)> {
         let entry = self.doc.ledger.entries.get(index)?;
         let href = self.ledger_anchor(index).map_or_else(|| "#ledger".to_owned(), |anchor| format!("#{anchor}"));
-        let number = entry.count.map(|n| format!(" ({} {})", text::count(n), entry.unit)).unwrap_or_default();
+        let number = entry.count.map(|n| format!(" ({})", text::quantity(n, &entry.unit))).unwrap_or_default();
         Some((href, format!("{}{number}", entry.what)))
     }
 

@@ -131,6 +131,6 @@ fn view(context: &Context<'_>, finding: &Finding, index: usize, anchor: &str) ->
         evidence_hidden: finding.evidence.len().saturating_sub(EVIDENCE),
         verify: finding.verify.clone(),
         caveats: context.caveats_by_id(&finding.weakened_by),
-        open: index < 3,
+        open: index < 1,
     }
 }

@@ -305,7 +305,8 @@ pub(super) fn edges(context: &Context<'_>, shown: u64) -> Option<Table> {
         Column::text("Protocol", ""),
         Column::text("State", "From errors and failed connects"),
     ];
-    columns.extend(golden_columns(context).into_iter().filter(|c| c.label != "Max" && c.label != "Slow"));
+    columns
+        .extend(golden_columns(context).into_iter().filter(|c| !["p95", "Max", "Slow", "Unansw."].contains(&c.label)));
     let network = || context.column_caveat(Figure::Network);
     columns.extend([
         Column::number("Conns", "", "Connections"),
@@ -323,7 +324,7 @@ pub(super) fn edges(context: &Context<'_>, shown: u64) -> Option<Table> {
         }
         let mut cells = vec![name, Cell::text(edge.protocol.clone()), Cell::status(Health::of_edge(edge))];
         let golden = golden_cells(&edge.golden);
-        cells.extend(golden.into_iter().enumerate().filter(|(i, _)| *i != 6 && *i != 7).map(|(_, cell)| cell));
+        cells.extend(golden.into_iter().enumerate().filter(|(i, _)| ![4, 6, 7, 8].contains(i)).map(|(_, cell)| cell));
         cells.extend([
             Cell::count(edge.connections),
             Cell::bytes(edge.bytes_sent),
@@ -390,7 +391,7 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
             Cell::count(statement.rows),
             Cell::rate(per_call),
             Cell::share(statement.errors, statement.calls, Health::of_golden(&errors)),
-            Cell::text(callers),
+            Cell { class: "who", ..Cell::text(callers) },
             Cell::tags(&statement.flags.iter().take(4).cloned().collect::<Vec<_>>()),
         ];
         Row { id: context.sql_anchor(i).map(str::to_owned), cells }

@@ -63,10 +63,9 @@ fn entries(context: &Context<'_>, shown: usize) -> Option<Table> {
         .take(shown)
         .map(|(i, entry)| {
             let health = Health::of_severity(entry.severity);
-            let number = Cell::count(entry.count).with_sub(if entry.count.is_some() {
-                entry.unit.clone()
-            } else {
-                String::new()
+            let number = entry.count.map_or_else(Cell::none, |n| {
+                let cell = Cell::count(n);
+                Cell { text: text::quantity(n, &entry.unit), ..cell }
             });
             let weakens: Vec<String> = entry.weakens.iter().map(|f| figure_word(*f).to_owned()).collect();
             let state = if entry.severity == Severity::Info { Cell::text("note") } else { Cell::status(health) };

@@ -135,7 +135,8 @@ fn lanes(node: &Node, axis: Axis, anchor: &str, name: &str) -> Option<Svg> {
     };
     let user: fn(&CoreSplit) -> u64 = |c| u64::from(c.user_permille);
     let system: fn(&CoreSplit) -> u64 = |c| u64::from(c.user_permille) + u64::from(c.system_permille);
-    let irq: fn(&CoreSplit) -> u64 = |c| u64::from(c.user_permille) + u64::from(c.system_permille) + u64::from(c.irq_permille);
+    let irq: fn(&CoreSplit) -> u64 =
+        |c| u64::from(c.user_permille) + u64::from(c.system_permille) + u64::from(c.irq_permille);
     let steal: fn(&CoreSplit) -> u64 = |c| u64::from(c.busy_permille());
     let iowait: fn(&CoreSplit) -> u64 = |c| u64::from(c.busy_permille()) + u64::from(c.iowait_permille);
     add(

@@ -17,6 +17,7 @@ const LOSSES: usize = 60;
 pub(super) fn timeline(context: &Context<'_>) -> Option<Svg> {
     let (doc, axis) = (context.doc, context.axis?);
     let mut lanes = golden_lanes(doc, &doc.overall);
+    lanes.extend(error_lane(doc));
     lanes.extend(host_lanes(doc));
     if lanes.is_empty() {
         return None;
@@ -89,6 +90,15 @@ fn golden_lanes(doc: &Document, golden: &Golden) -> Vec<Lane> {
         lanes.push(Lane::new("Duration", Unit::Nanos, durations));
     }
     lanes
+}
+
+/// Errors on their own: beside all requests they would be too few to see.
+fn error_lane(doc: &Document) -> Option<Lane> {
+    let step = doc.capture.step_ns.max(1);
+    let points = doc.overall.series.iter();
+    let points = points.map(|p| (p.start_ns.saturating_add(step / 2), Some(p.errors as f64 * 1e9 / step as f64)));
+    let series = vec![Series::area("errors", 9, step, points.collect())];
+    (doc.overall.errors > 0).then(|| Lane { height: 44, ..Lane::new("Errors", Unit::PerSecond, series) })
 }
 
 /// One line a host for CPU, memory pressure and retransmissions; at most four hosts.
