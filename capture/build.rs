@@ -1,6 +1,6 @@
 //! Compiles the probes in `bpf/` and generates their skeletons into OUT_DIR.
 
-use std::{env, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use libbpf_cargo::SkeletonBuilder;
@@ -8,7 +8,12 @@ use libbpf_cargo::SkeletonBuilder;
 fn main() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../bpf");
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    println!("cargo:rerun-if-changed={}", root.display());
+    for folder in ["", "socket", "process"] {
+        // Each file by name: Cargo looks only at a folder's own time stamp.
+        for entry in fs::read_dir(root.join(folder))?.flatten().filter(|entry| entry.path().is_file()) {
+            println!("cargo:rerun-if-changed={}", entry.path().display());
+        }
+    }
     let target = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86_64" => "-D__TARGET_ARCH_x86",
         "aarch64" => "-D__TARGET_ARCH_arm64",

@@ -1,14 +1,15 @@
 //! Replay of `.kfr` bundles into requests, metrics and a report.
 //!
 //! Data flows one way: [`replay`] reads blocks, [`identity`] says who owns a socket, [`join`] makes connections of
-//! sockets, [`clocks`] places event times on the wall clock, [`model`] and [`sql`] sum up, [`dump`] and [`report`]
-//! write. The same bundles and options give the same bytes, whatever the threads and the memory.
+//! sockets, [`clocks`] places event times on the wall clock, [`model`] and [`sql`] sum up, [`findings`] judge, [`dump`] and
+//! [`report`] write. The same bundles and options give the same bytes, whatever the threads and the memory.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![forbid(unsafe_code)]
 
 pub mod clocks;
 pub mod dump;
+pub mod findings;
 pub mod identity;
 pub mod join;
 pub mod model;

@@ -30,6 +30,11 @@ impl Failure {
         Self { code: 4, error: error.into() }
     }
 
+    /// Code 2: the output can't be written where it was asked for.
+    pub fn unwritable(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: 2, error: error.into() }
+    }
+
     /// Code 5: privileges or the kernel don't permit it.
     #[cfg_attr(not(feature = "capture"), allow(dead_code))]
     pub fn not_permitted(error: impl Into<anyhow::Error>) -> Self {

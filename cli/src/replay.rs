@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use kfr_analyze::dump::{AddressError, connection_lines, event_at, event_lines, statement_lines};
 use kfr_analyze::replay::Facts;
+use kfr_analyze::report::document::Severity;
+use kfr_analyze::report::{Document, build, write_all, write_single};
 use kfr_analyze::{Analysis, Input, Options, Want};
 
 use crate::args::{AnalyzeOptions, DumpOptions, ReplayOptions};
@@ -64,8 +66,41 @@ pub fn analyze(arguments: &AnalyzeOptions, quiet: bool) -> Result<Done, Failure>
     let options = options(&arguments.replay);
     let analysis = Analysis::new(&inputs, &options, Want::Metrics).map_err(Failure::unreadable)?;
     let losses = analysis.has_losses(&inputs);
+    let document = build(&inputs, analysis, options.literals);
+    if let Some(folder) = &arguments.output {
+        write_all(&document, folder).map_err(Failure::unwritable)?;
+    }
+    if let Some(file) = &arguments.single {
+        write_single(&document, file).map_err(Failure::unwritable)?;
+    }
     if !quiet {
-        eprintln!("{} requests on {} connections", analysis.requests, analysis.totals.len());
+        summarise(arguments, &document);
     }
     Ok(done(losses))
+}
+
+fn summarise(arguments: &AnalyzeOptions, document: &Document) {
+    let (overall, ledger) = (&document.overall, &document.ledger.totals);
+    eprintln!(
+        "{} requests ({} errors) between {} services on {} connections; {} findings",
+        overall.requests,
+        overall.errors,
+        document.services.len(),
+        ledger.connections,
+        document.findings.len()
+    );
+    for finding in document.findings.iter().take(5) {
+        let severity = match finding.severity {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        };
+        eprintln!("  {severity}: {}", finding.title);
+    }
+    if let Some(folder) = &arguments.output {
+        eprintln!("report: {}", folder.join("report.html").display());
+    }
+    if let Some(file) = &arguments.single {
+        eprintln!("report: {}", file.display());
+    }
 }

@@ -6,7 +6,7 @@ mod mask;
 mod requests;
 mod statements;
 
-pub use connections::{connection_lines, connection_record};
+pub use connections::{ConnectionRecord, connection_lines, connection_record};
 pub use events::{AddressError, event_at, event_lines};
 pub use mask::mask_arguments;
 pub use requests::{PeerRecord, connection_id, flag_names, peer_record, request_line};

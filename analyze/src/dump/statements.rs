@@ -31,7 +31,7 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Exemplar {
     start_ns: u64,
-    duration_ns: u64,
+    duration_ns: Option<u64>,
     evidence: Vec<String>,
 }
 

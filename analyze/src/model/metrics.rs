@@ -6,7 +6,7 @@ use kfr_protocols::{REGISTRY, Status};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::histogram::Histogram;
-use super::request::Request;
+use super::request::{Exemplar, Request};
 
 /// A call is slow above this. One threshold for all until checks bring their own: the default that the best peer uses
 /// for HTTP (500 ms) would hide every slow cache or database call.
@@ -35,6 +35,10 @@ pub struct Golden {
     pub request_bytes: u64,
     /// Bytes of answers.
     pub response_bytes: u64,
+    /// The slowest.
+    pub slowest: Option<Exemplar>,
+    /// The first that failed.
+    pub first_error: Option<Exemplar>,
     /// By time step; empty where not kept.
     pub series: Vec<Point>,
 }
@@ -62,6 +66,10 @@ impl Golden {
         if let Some(duration) = request.duration_ns {
             self.durations.record(duration);
             self.slow += u64::from(duration > SLOW_NS);
+            self.slowest = Exemplar::slower(self.slowest, Some(Exemplar::of(request)));
+        }
+        if error {
+            self.first_error = Exemplar::earlier(self.first_error, Some(Exemplar::of(request)));
         }
         if let Some(step) = step {
             if step >= self.series.len() {
@@ -86,6 +94,8 @@ impl Golden {
         self.durations.merge(&other.durations);
         self.request_bytes += other.request_bytes;
         self.response_bytes += other.response_bytes;
+        self.slowest = Exemplar::slower(self.slowest, other.slowest);
+        self.first_error = Exemplar::earlier(self.first_error, other.first_error);
         if self.series.len() < other.series.len() {
             self.series.resize_with(other.series.len(), Point::default);
         }

@@ -8,4 +8,4 @@ mod request;
 pub use histogram::Histogram;
 pub use ledger::{Ledger, Loss};
 pub use metrics::{EndpointKey, Golden, Metrics, Point, SLOW_NS};
-pub use request::{Evidence, Request};
+pub use request::{Evidence, Exemplar, Request};

@@ -36,3 +36,45 @@ pub struct Request {
     /// Where it is in the bundle.
     pub evidence: Evidence,
 }
+
+/// One request that stands for many: the slowest, or the first that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exemplar {
+    /// How long it took, ns.
+    pub duration_ns: Option<u64>,
+    /// When it began, event time.
+    pub start_ns: u64,
+    /// Its connection and number, to tell it from others as slow.
+    pub request: (u32, u64),
+    /// Where it is.
+    pub evidence: Evidence,
+}
+
+impl Exemplar {
+    /// A request as an exemplar.
+    pub fn of(request: &Request) -> Self {
+        Self {
+            duration_ns: request.duration_ns,
+            start_ns: request.start_ns,
+            request: (request.connection, request.number),
+            evidence: request.evidence,
+        }
+    }
+
+    /// The slower of two; of two as slow the earlier, then the one with the lower number.
+    pub fn slower(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        let rank = |one: &Self| (one.duration_ns, std::cmp::Reverse((one.start_ns, one.request)));
+        match (a, b) {
+            (Some(a), Some(b)) => Some(if rank(&b) > rank(&a) { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The earlier of two.
+    pub fn earlier(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        match (a, b) {
+            (Some(a), Some(b)) => Some(if (b.start_ns, b.request) < (a.start_ns, a.request) { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! Every string in it may come from a stranger's traffic. One place, [`cleaned`], makes all of them harmless to look at
 //! before anything is rendered; templates escape them again for HTML, and the figures' writer for SVG.
 
+mod build;
 pub mod document;
 mod figure;
 mod health;
@@ -13,6 +14,7 @@ pub mod text;
 mod view;
 mod write;
 
+pub use build::build;
 pub use document::Document;
 pub use figure::Svg;
 pub use health::{ERRORS_CRITICAL, ERRORS_WARNING, Health};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kfr_protocols::{Flags, Status};
 use rustc_hash::FxHashMap;
 
-use crate::model::{Evidence, Histogram, Request};
+use crate::model::{Exemplar, Histogram, Request};
 
 /// Statements that one shard tells apart; further ones are counted together as `…`.
 const MAX_STATEMENTS: usize = 8192;
@@ -39,19 +39,6 @@ pub struct Statement {
     pub calls_in_runs: u64,
     /// All flags seen.
     pub flags: Flags,
-}
-
-/// One call of a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exemplar {
-    /// How long it took, ns.
-    pub duration_ns: u64,
-    /// When it began, event time.
-    pub start_ns: u64,
-    /// Its connection and number, to tell it from others as slow.
-    pub request: (u32, u64),
-    /// Where it is.
-    pub evidence: Evidence,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,13 +93,7 @@ impl Statements {
         }
         if let Some(duration_ns) = request.duration_ns {
             statement.durations.record(duration_ns);
-            let exemplar = Exemplar {
-                duration_ns,
-                start_ns: request.start_ns,
-                request: (request.connection, request.number),
-                evidence: request.evidence,
-            };
-            statement.slowest = slower(statement.slowest, Some(exemplar));
+            statement.slowest = Exemplar::slower(statement.slowest, Some(Exemplar::of(request)));
         }
     }
 
@@ -144,7 +125,7 @@ impl Statements {
             sum.calls_with_rows += more.calls_with_rows;
             sum.callers.extend(more.callers);
             sum.servers.extend(more.servers);
-            sum.slowest = slower(sum.slowest, more.slowest);
+            sum.slowest = Exemplar::slower(sum.slowest, more.slowest);
             sum.longest_run = sum.longest_run.max(more.longest_run);
             sum.calls_in_runs += more.calls_in_runs;
             sum.flags.insert(more.flags);
@@ -156,14 +137,5 @@ impl Statements {
         let mut all = self.all;
         all.sort_by(|(a_key, a), (b_key, b)| b.durations.sum().cmp(&a.durations.sum()).then_with(|| a_key.cmp(b_key)));
         all
-    }
-}
-
-/// The slower of two calls; of two as slow the earlier, then the one with the lower number.
-fn slower(a: Option<Exemplar>, b: Option<Exemplar>) -> Option<Exemplar> {
-    let rank = |one: &Exemplar| (one.duration_ns, std::cmp::Reverse((one.start_ns, one.request)));
-    match (a, b) {
-        (Some(a), Some(b)) => Some(if rank(&b) > rank(&a) { b } else { a }),
-        (a, b) => a.or(b),
     }
 }

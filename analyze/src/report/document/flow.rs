@@ -77,6 +77,12 @@ pub struct Endpoint {
     pub target: Option<String>,
     /// Its golden metrics.
     pub golden: Golden,
+    /// The slowest request.
+    #[serde(default)]
+    pub slowest: Option<Exemplar>,
+    /// The first request that failed.
+    #[serde(default)]
+    pub first_error: Option<Exemplar>,
 }
 
 /// Requests and connections from one service to another, over one protocol.

@@ -1,0 +1,239 @@
+//! Truth: what servers count of themselves equals what KFR counts, exactly.
+//!
+//! Needs root, BTF and the servers (see `scripts/lib.sh`); else the tests say why they were skipped.
+
+mod truth;
+
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+use truth::http::{Http, Nginx};
+use truth::mysql::{MariaDb, MySql};
+use truth::redis::{Redis, RedisServer, command, difference, statistics};
+use truth::{Capture, Counts, HOOKS, assert_equal, find_program, folder, live, print_rate, settled};
+
+fn total(counts: &Counts) -> u64 {
+    counts.values().sum()
+}
+
+/// Runs a client program to its end.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Clients that stay connected: each does what is hard to read, then as much as it can.
+fn http_load(clients: &mut [Http]) {
+    thread::scope(|scope| {
+        for client in clients {
+            scope.spawn(move || {
+                (0..40).for_each(|round| client.mix(round));
+                (0..1200).for_each(|_| client.pipeline("/small", 8));
+                (0..1500).for_each(|_| assert_eq!(client.get("/small"), 200));
+            });
+        }
+    });
+}
+
+#[test]
+fn nginx_counts_the_same_requests() {
+    if !live(&["nginx", "wrk"]) {
+        return;
+    }
+    let folder = folder();
+    let nginx = Nginx::start(folder.path());
+    for hook in HOOKS {
+        // Connections opened during the capture.
+        let from = settled("nginx's log", || nginx.log_bytes());
+        let capture = Capture::start(folder.path(), "new", &["--socket-hook", hook]);
+        let started = Instant::now();
+        let mut clients: Vec<Http> = (0..4).map(|_| Http::connect(nginx.port())).collect();
+        http_load(&mut clients);
+        for number in 0..300 {
+            Http::connect(nginx.port()).get(if number % 3 == 0 { "/missing" } else { "/medium.txt" });
+        }
+        let elapsed = started.elapsed();
+        settled("nginx's log", || nginx.log_bytes());
+        let bundle = capture.stop();
+        let server = nginx.count(from);
+        print_rate(&format!("nginx, {hook} hook, new connections"), total(&server), elapsed);
+        assert_equal(&format!("nginx, {hook} hook, new connections"), &server, &bundle.count(nginx.port(), truth::http::name));
+
+        // The same connections again: all older than the capture.
+        let from = nginx.log_bytes();
+        let capture = Capture::start(folder.path(), "old", &["--socket-hook", hook]);
+        let started = Instant::now();
+        http_load(&mut clients);
+        let elapsed = started.elapsed();
+        settled("nginx's log", || nginx.log_bytes());
+        let bundle = capture.stop();
+        let server = nginx.count(from);
+        print_rate(&format!("nginx, {hook} hook, older connections"), total(&server), elapsed);
+        assert_equal(&format!("nginx, {hook} hook, older connections"), &server, &bundle.count(nginx.port(), truth::http::name));
+    }
+}
+
+#[test]
+fn nginx_under_wrk_counts_the_same_requests() {
+    if !live(&["nginx", "wrk"]) {
+        return;
+    }
+    let folder = folder();
+    let nginx = Nginx::start(folder.path());
+    for hook in HOOKS {
+        let from = settled("nginx's log", || nginx.log_bytes());
+        let capture = Capture::start(folder.path(), "wrk", &["--socket-hook", hook]);
+        let url = format!("http://127.0.0.1:{}/small", nginx.port());
+        let started = Instant::now();
+        run(Command::new(find_program("wrk").unwrap()).args(["-t", "2", "-c", "32", "-d", "2s", &url]));
+        let elapsed = started.elapsed();
+        settled("nginx's log", || nginx.log_bytes());
+        let bundle = capture.stop();
+        let server = nginx.count(from);
+        print_rate(&format!("wrk, {hook} hook"), total(&server), elapsed);
+        // wrk leaves while answers are on their way: nginx has sent them, the client never read them.
+        let mut kfr = bundle.count(nginx.port(), truth::http::name);
+        let abandoned = kfr.remove("GET unanswered").unwrap_or_default();
+        println!("{abandoned} requests were abandoned by wrk at its end");
+        assert!(abandoned <= 32, "{abandoned} unanswered requests of 32 connections");
+        *kfr.entry("GET 200".to_string()).or_default() += abandoned;
+        assert_equal(&format!("wrk, {hook} hook"), &server, &kfr);
+    }
+}
+
+fn redis_load(clients: &mut [Redis]) {
+    let sixteen: Vec<Vec<u8>> = (0..16).map(|number| command(if number % 2 == 0 { &["GET", "key-1"] } else { &["INCR", "n"] })).collect();
+    thread::scope(|scope| {
+        for client in clients {
+            let sixteen = &sixteen;
+            scope.spawn(move || {
+                (0..60).for_each(|round| client.mix(round));
+                (0..1000).for_each(|_| client.pipeline(sixteen));
+                (0..1500).for_each(|_| drop(client.ask(&["GET", "key-1"])));
+            });
+        }
+    });
+}
+
+#[test]
+fn redis_counts_the_same_commands() {
+    if !live(&["redis-server", "redis-benchmark"]) {
+        return;
+    }
+    let folder = folder();
+    let redis = RedisServer::start(folder.path());
+    let port = redis.port();
+    let op = |line: &serde_json::Value| line["op"].as_str().unwrap_or("?").to_string();
+    let mut observer = Redis::connect(port);
+    for hook in HOOKS {
+        let compare = |what: &str, observer: &mut Redis, load: &mut dyn FnMut()| {
+            let before = statistics(observer);
+            let capture = Capture::start(folder.path(), "redis", &["--socket-hook", hook]);
+            let started = Instant::now();
+            load();
+            let elapsed = started.elapsed();
+            let bundle = capture.stop();
+            let after = statistics(observer);
+            let mut server = difference(&after.0, &before.0);
+            // The observer's own question at the start.
+            match server.get_mut("INFO") {
+                Some(1) => drop(server.remove("INFO")),
+                other => *other.unwrap() -= 1,
+            }
+            let what = format!("Redis, {hook} hook, {what}");
+            print_rate(&what, total(&server), elapsed);
+            assert_equal(&what, &server, &bundle.count(port, op));
+            let mut errors = bundle.count(port, |line| match line["status"].as_str() {
+                Some("ok") => "ok".to_string(),
+                Some("error") => line["code"].as_str().unwrap_or("?").to_string(),
+                other => other.unwrap_or("?").to_string(),
+            });
+            errors.remove("ok");
+            assert_equal(&format!("{what}, errors"), &difference(&after.1, &before.1), &errors);
+        };
+        let benchmark = |options: &[&str]| {
+            let mut command = Command::new(find_program("redis-benchmark").unwrap());
+            run(command.args(["-h", "127.0.0.1", "-q", "-c", "32", "-p", &port.to_string()]).args(options));
+        };
+        compare("redis-benchmark", &mut observer, &mut || {
+            benchmark(&["-n", "40000", "-t", "get,set"]);
+        });
+        compare("redis-benchmark -P 16", &mut observer, &mut || {
+            benchmark(&["-n", "160000", "-P", "16", "-t", "get,set,lpush,hset,mset"]);
+        });
+        let mut clients: Vec<Redis> = Vec::new();
+        compare("new connections", &mut observer, &mut || {
+            clients.extend((0..4).map(|_| Redis::connect(port)));
+            redis_load(&mut clients);
+            (0..200).for_each(|_| drop(Redis::connect(port).ask(&["GET", "key-1"])));
+        });
+        compare("older connections", &mut observer, &mut || redis_load(&mut clients));
+    }
+}
+
+#[test]
+fn mariadb_logs_the_same_commands() {
+    if !live(&["mariadbd", "mariadb-install-db", "sysbench"]) {
+        return;
+    }
+    let folder = folder();
+    let mariadb = MariaDb::start(folder.path());
+    let port = mariadb.port();
+    let mut creator = MySql::connect(port);
+    truth::mysql::create(&mut creator);
+    creator.quit();
+    let sysbench = |action: &[&str]| {
+        let port = format!("--mysql-port={port}");
+        let options = ["--mysql-host=127.0.0.1", "--mysql-user=root", "--mysql-db=truth", "--tables=2", "--table-size=1000", &port];
+        run(Command::new(find_program("sysbench").unwrap()).arg("oltp_read_write").args(options).args(action))
+    };
+    sysbench(&["prepare"]);
+    let op = |line: &serde_json::Value| line["op"].as_str().unwrap_or("?").to_string();
+    for hook in HOOKS {
+        let compare = |what: &str, load: &mut dyn FnMut()| {
+            let from = settled("MariaDB's log", || mariadb.log_bytes());
+            let capture = Capture::start(folder.path(), "mariadb", &["--socket-hook", hook]);
+            let started = Instant::now();
+            load();
+            let elapsed = started.elapsed();
+            settled("MariaDB's log", || mariadb.log_bytes());
+            let bundle = capture.stop();
+            let server = mariadb.count(from);
+            let what = format!("MariaDB, {hook} hook, {what}");
+            print_rate(&what, total(&server), elapsed);
+            assert_equal(&what, &server, &bundle.count(port, op));
+            bundle
+        };
+        compare("sysbench", &mut || {
+            sysbench(&["--threads=4", "--events=600", "--time=0", "run"]);
+        });
+        let errors = |bundle: &truth::Bundle| {
+            let mut errors = bundle.count(port, |line| line["code"].as_str().unwrap_or("ok").to_string());
+            errors.remove("ok");
+            errors
+        };
+        let mut clients = Vec::new();
+        let load = |clients: &mut Vec<(MySql, truth::mysql::Prepared)>| {
+            thread::scope(|scope| {
+                for (client, statement) in clients {
+                    scope.spawn(move || (0..200).for_each(|round| client.mix(statement, round)));
+                }
+            });
+        };
+        let expected = Counts::from([("1064".to_string(), 600), ("1146".to_string(), 600)]);
+        let bundle = compare("new connections", &mut || {
+            for _ in 0..3 {
+                let mut client = MySql::connect(port);
+                client.use_database("truth");
+                let statement = client.prepare(truth::mysql::STATEMENT);
+                clients.push((client, statement));
+            }
+            load(&mut clients);
+        });
+        assert_equal("errors", &expected, &errors(&bundle));
+        let bundle = compare("older connections", &mut || load(&mut clients));
+        assert_equal("errors", &expected, &errors(&bundle));
+    }
+}
