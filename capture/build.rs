@@ -21,11 +21,9 @@ fn main() -> Result<()> {
     };
     // libbpf's own BPF headers, exported by the crate that builds it.
     let headers = format!("-I{}", env::var("DEP_BPF_INCLUDE").context("libbpf-sys did not export its headers")?);
-    for (name, source) in [
-        ("sock", "socket/sock.bpf.c"),
-        ("syscall", "socket/syscall.bpf.c"),
-        ("process", "process/process.bpf.c"),
-    ] {
+    for (name, source) in
+        [("sock", "socket/sock.bpf.c"), ("syscall", "socket/syscall.bpf.c"), ("process", "process/process.bpf.c")]
+    {
         SkeletonBuilder::new()
             .source(root.join(source))
             .obj(out.join(format!("{name}.bpf.o")))

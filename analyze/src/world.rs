@@ -106,7 +106,8 @@ impl World {
 
     /// Event time of a connection's observer on the wall clock.
     pub fn wall_ns(&self, connection: u32, event_ns: u64) -> u64 {
-        let observer = self.connections.all.get(connection as usize).and_then(|one| self.facts.sockets.get(one.observer));
+        let observer =
+            self.connections.all.get(connection as usize).and_then(|one| self.facts.sockets.get(one.observer));
         let node = observer.and_then(|socket| self.facts.nodes.get(socket.id.0 as usize));
         node.map_or(event_ns, |node| node.clock.wall_ns(event_ns))
     }
@@ -161,7 +162,9 @@ impl Context for World {
         let connection = self.connections.all.get(connection as usize)?;
         let closed = self.facts.sockets.get(connection.observer)?.closed_ns?;
         match connection.peer.and_then(|peer| self.facts.sockets.get(peer)) {
-            Some(peer) if peer.id.0 == self.facts.sockets.get(connection.observer)?.id.0 => Some(closed.max(peer.closed_ns?)),
+            Some(peer) if peer.id.0 == self.facts.sockets.get(connection.observer)?.id.0 => {
+                Some(closed.max(peer.closed_ns?))
+            }
             Some(_) => None,
             None => Some(closed),
         }
@@ -205,8 +208,7 @@ impl Analysis {
         let mut nodes = std::mem::take(&mut world.facts.nodes);
         // Shards read clocks while the numbers of events are collected beside them.
         world.facts.nodes = nodes.iter().map(crate::replay::NodeFacts::without_numbers).collect();
-        let outputs =
-            run(inputs, &mut nodes, &world.facts.sockets, &world.connections, &world, &mut lines, quarter)?;
+        let outputs = run(inputs, &mut nodes, &world.facts.sockets, &world.connections, &world, &mut lines, quarter)?;
         let lost = nodes.iter().map(|node| node.seen.lost()).collect();
         world.facts.nodes = nodes;
         let mut analysis = Self {
@@ -241,6 +243,10 @@ impl Analysis {
             let counter = |name: &str| node.ledger.counters.get(name).copied().unwrap_or_default();
             counter("events_lost") > 0 || counter("rows_not_written") > 0
         });
-        damaged || lost || recorded || self.ledger.bad_blocks > 0 || self.world.facts.nodes.iter().any(|node| node.malformed > 0)
+        damaged
+            || lost
+            || recorded
+            || self.ledger.bad_blocks > 0
+            || self.world.facts.nodes.iter().any(|node| node.malformed > 0)
     }
 }

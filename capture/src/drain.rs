@@ -18,7 +18,7 @@ const SEAL_AGE: Duration = Duration::from_millis(900);
 
 /// Collects events until a batch is full or old.
 pub struct Drain {
-    data: DataColumns,
+    data: Box<DataColumns>,
     sockets: Vec<SocketEvent>,
     states: Vec<StateEvent>,
     tcp: Vec<TcpEvent>,
@@ -37,7 +37,7 @@ impl Drain {
     /// A drain into `store`.
     pub fn new(store: Handle) -> Self {
         Self {
-            data: DataColumns::new(),
+            data: Box::default(),
             sockets: Vec::new(),
             states: Vec::new(),
             tcp: Vec::new(),

@@ -50,7 +50,9 @@ fn cgroups(options: &Options) -> Result<Vec<Cgroup>> {
 
 /// True if probes have to compare cgroup ids.
 pub fn filters_by_cgroup_id(options: &Options) -> bool {
-    !filters_by_process(options) && cgroups(options).is_ok_and(|all| !all.is_empty() && all.iter().all(|cgroup| matches!(cgroup, Cgroup::ById(_))))
+    !filters_by_process(options)
+        && cgroups(options)
+            .is_ok_and(|all| !all.is_empty() && all.iter().all(|cgroup| matches!(cgroup, Cgroup::ById(_))))
 }
 
 /// True if probes have to compare process ids.

@@ -46,8 +46,18 @@ fn cpus() -> Vec<CpuTimes> {
 
 /// The lines of `/proc/meminfo` that say how much is in use and by what.
 const MEMORY: [&str; 12] = [
-    "MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapTotal", "SwapFree", "Dirty", "Writeback", "AnonPages",
-    "Shmem", "Slab",
+    "MemTotal",
+    "MemFree",
+    "MemAvailable",
+    "Buffers",
+    "Cached",
+    "SwapTotal",
+    "SwapFree",
+    "Dirty",
+    "Writeback",
+    "AnonPages",
+    "Shmem",
+    "Slab",
 ];
 
 fn memory() -> BTreeMap<String, u64> {
@@ -118,10 +128,28 @@ fn interfaces() -> Vec<InterfaceCounters> {
 
 /// Counters of `/proc/net/snmp` and `/proc/net/netstat` that say something about the health of connections.
 const NETWORK: [&str; 22] = [
-    "Tcp.ActiveOpens", "Tcp.PassiveOpens", "Tcp.AttemptFails", "Tcp.EstabResets", "Tcp.CurrEstab", "Tcp.InSegs",
-    "Tcp.OutSegs", "Tcp.RetransSegs", "Tcp.InErrs", "Tcp.OutRsts", "Udp.InDatagrams", "Udp.OutDatagrams", "Udp.InErrors",
-    "Udp.RcvbufErrors", "Udp.SndbufErrors", "Udp.NoPorts", "TcpExt.ListenOverflows", "TcpExt.ListenDrops",
-    "TcpExt.TCPTimeouts", "TcpExt.TCPLostRetransmit", "TcpExt.TCPZeroWindowDrop", "TcpExt.TCPAbortOnTimeout",
+    "Tcp.ActiveOpens",
+    "Tcp.PassiveOpens",
+    "Tcp.AttemptFails",
+    "Tcp.EstabResets",
+    "Tcp.CurrEstab",
+    "Tcp.InSegs",
+    "Tcp.OutSegs",
+    "Tcp.RetransSegs",
+    "Tcp.InErrs",
+    "Tcp.OutRsts",
+    "Udp.InDatagrams",
+    "Udp.OutDatagrams",
+    "Udp.InErrors",
+    "Udp.RcvbufErrors",
+    "Udp.SndbufErrors",
+    "Udp.NoPorts",
+    "TcpExt.ListenOverflows",
+    "TcpExt.ListenDrops",
+    "TcpExt.TCPTimeouts",
+    "TcpExt.TCPLostRetransmit",
+    "TcpExt.TCPZeroWindowDrop",
+    "TcpExt.TCPAbortOnTimeout",
 ];
 
 /// Pairs of lines: `Tcp: NAME NAME ...` and `Tcp: VALUE VALUE ...`.
@@ -131,7 +159,9 @@ fn network() -> BTreeMap<String, u64> {
         let text = fs::read_to_string(file).unwrap_or_default();
         let mut lines = text.lines();
         while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-            let (Some((group, names)), Some((_, values))) = (names.split_once(':'), values.split_once(':')) else { continue };
+            let (Some((group, names)), Some((_, values))) = (names.split_once(':'), values.split_once(':')) else {
+                continue;
+            };
             for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
                 let key = format!("{group}.{name}");
                 if let Ok(value) = value.parse()

@@ -61,8 +61,7 @@ const SOCK_DATA: &[Probe] = &[
     probe("socket/receive", "on_receive", "sock_recv_length", Stage::After, true, "every request"),
 ];
 
-const SYSCALL_DATA: &[Probe] =
-    &[probe("socket/syscall", "on_exit", "sys_exit", Stage::After, true, "every request")];
+const SYSCALL_DATA: &[Probe] = &[probe("socket/syscall", "on_exit", "sys_exit", Stage::After, true, "every request")];
 
 const LIFECYCLE: &[Probe] = &[
     probe(
@@ -74,7 +73,14 @@ const LIFECYCLE: &[Probe] = &[
         "connect latency, failed connects, who opened a connection, lost tails",
     ),
     probe("connection/retransmit", "on_retransmit", "tcp_retransmit_skb", Stage::Before, false, "retransmissions"),
-    probe("connection/reset-received", "on_receive_reset", "tcp_receive_reset", Stage::Before, false, "resets received"),
+    probe(
+        "connection/reset-received",
+        "on_receive_reset",
+        "tcp_receive_reset",
+        Stage::Before,
+        false,
+        "resets received",
+    ),
     probe("connection/reset-sent", "on_send_reset", "tcp_send_reset", Stage::Before, false, "resets sent"),
     probe(
         "connection/walk",
@@ -357,7 +363,9 @@ fn has_tracepoint(kernel: &btf::Btf<'_>, tracepoint: &str) -> bool {
 }
 
 fn find_map<'obj>(object: &'obj Object, suffix: &str) -> Option<libbpf_rs::Map<'obj>> {
-    object.maps().find(|map| map.name().to_str().is_some_and(|name| name == suffix || name.ends_with(suffix) && suffix.starts_with('.')))
+    object.maps().find(|map| {
+        map.name().to_str().is_some_and(|name| name == suffix || name.ends_with(suffix) && suffix.starts_with('.'))
+    })
 }
 
 /// Loads one object with every probe that the kernel has; if it is refused, once more with the required ones only.
@@ -388,7 +396,9 @@ fn load_object(
             let name = map.name().to_string_lossy().into_owned();
             if name.ends_with(".rodata") {
                 map.set_initial_value(config.as_bytes())?;
-            } else if let Some(shared) = share.and_then(|object| find_map(object, &name)).filter(|_| !name.contains('.')) {
+            } else if let Some(shared) =
+                share.and_then(|object| find_map(object, &name)).filter(|_| !name.contains('.'))
+            {
                 map.reuse_fd(shared.as_fd())?;
             } else if name == "ring" {
                 map.set_max_entries(options.buffer_bytes)?;
@@ -424,7 +434,9 @@ fn refusal(error: &anyhow::Error) -> anyhow::Error {
     let code = error.chain().find_map(|cause| cause.downcast_ref::<libbpf_rs::Error>()).map(|error| error.kind());
     match code {
         Some(libbpf_rs::ErrorKind::PermissionDenied) => {
-            anyhow!("the kernel does not let this user load BPF programs; run kfr as root (or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE)")
+            anyhow!(
+                "the kernel does not let this user load BPF programs; run kfr as root (or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE)"
+            )
         }
         _ => anyhow!("the kernel refused the probes: {error:#}"),
     }

@@ -44,7 +44,11 @@ fn read(process: &Process) -> ProcResult<ProcessFact> {
         time_ns: clock::boottime_ns(),
         process: u32::try_from(process.pid).unwrap_or_default(),
         parent: u32::try_from(stat.ppid).unwrap_or_default(),
-        namespace_process: status.nspid.and_then(|pids| pids.last().copied()).and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
+        namespace_process: status
+            .nspid
+            .and_then(|pids| pids.last().copied())
+            .and_then(|pid| u32::try_from(pid).ok())
+            .unwrap_or_default(),
         start_ns: stat.starttime * (1_000_000_000 / ticks),
         user: status.ruid,
         comm: stat.comm,
@@ -100,7 +104,9 @@ mod tests {
         for path in [
             format!("/docker/{ID}"),
             format!("/system.slice/docker-{ID}.scope"),
-            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234.slice/cri-containerd-{ID}.scope"),
+            format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234.slice/cri-containerd-{ID}.scope"
+            ),
             format!("/kubepods/burstable/pod1234/{ID}"),
             format!("/kubepods.slice/kubepods-pod1.slice/crio-{ID}.scope"),
             format!("/kubepods/besteffort/pod1/kubepods-pod1.slice:cri-containerd:{ID}"),

@@ -97,10 +97,8 @@ pub fn capture(options: &Options, stop: &AtomicBool) -> Result<Outcome> {
     let (store, handle) = Store::start(writer, usize::try_from(waiting.clamp(2, 64)).unwrap_or(2));
 
     let result = record(options, stop, &mut probes, &handle);
-    let progress = (
-        handle.progress().rows_not_written.load(Ordering::Relaxed),
-        handle.progress().rows.load(Ordering::Relaxed),
-    );
+    let progress =
+        (handle.progress().rows_not_written.load(Ordering::Relaxed), handle.progress().rows.load(Ordering::Relaxed));
     drop(handle);
     let ended = store.finish();
     let (end, counters, cpu_percent, payload_shrunk_by_limit) = result?;
@@ -175,9 +173,9 @@ fn record(
                 let anchor = clock::anchor();
                 store.send(Batch::Anchor(anchor));
                 store.send(Batch::Ledger(ledger(probes, store, drain.borrow().unknown())));
-                let tuned = probes.set_boot_offset(clock::boot_offset_ns(&anchor)).and_then(|()| {
-                    governor.tune(probes, store.progress().bytes.load(Ordering::Relaxed))
-                });
+                let tuned = probes
+                    .set_boot_offset(clock::boot_offset_ns(&anchor))
+                    .and_then(|()| governor.tune(probes, store.progress().bytes.load(Ordering::Relaxed)));
                 if let Err(error) = tuned {
                     break Err(error);
                 }
@@ -284,7 +282,7 @@ impl Governor {
         let mut limit = self.payload_limit;
         if self.over >= 3 {
             // Halved for each further second above the limit.
-            limit = (limit >> (self.over - 2).min(16)).max(0);
+            limit >>= (self.over - 2).min(16);
         }
         if file_bytes >= self.shrink_at_bytes {
             limit = limit.min(SHRUNK_PAYLOAD);

@@ -21,7 +21,7 @@ const MAPS_A_BLOCK: usize = 4096;
 /// What the store writes, each as one block (or a few).
 pub enum Batch {
     /// Bytes moved on sockets.
-    Data(DataColumns),
+    Data(Box<DataColumns>),
     /// Identities of sockets.
     Sockets(Vec<SocketEvent>),
     /// State changes.
@@ -59,7 +59,7 @@ pub struct Progress {
 #[derive(Clone)]
 pub struct Handle {
     sender: SyncSender<Batch>,
-    empty: Arc<std::sync::Mutex<Receiver<DataColumns>>>,
+    empty: Arc<std::sync::Mutex<Receiver<Box<DataColumns>>>>,
     progress: Arc<Progress>,
 }
 
@@ -72,7 +72,7 @@ impl Handle {
     }
 
     /// A used-up batch, to be filled again without new memory.
-    pub fn recycled(&self) -> Option<DataColumns> {
+    pub fn recycled(&self) -> Option<Box<DataColumns>> {
         self.empty.lock().ok()?.try_recv().ok()
     }
 
@@ -118,7 +118,7 @@ impl Store {
 fn run(
     mut writer: Writer,
     receiver: &Receiver<Batch>,
-    recycle: &Sender<DataColumns>,
+    recycle: &Sender<Box<DataColumns>>,
     progress: &Progress,
 ) -> (Result<Summary, WriteError>, Option<WriteError>) {
     let mut failure = None;
@@ -161,7 +161,12 @@ fn rows_of(batch: &Batch) -> u64 {
     rows as u64
 }
 
-fn write(writer: &mut Writer, batch: Batch, raw: &mut Vec<u8>, recycle: &Sender<DataColumns>) -> Result<(), WriteError> {
+fn write(
+    writer: &mut Writer,
+    batch: Batch,
+    raw: &mut Vec<u8>,
+    recycle: &Sender<Box<DataColumns>>,
+) -> Result<(), WriteError> {
     match batch {
         Batch::Data(mut columns) => {
             raw.clear();
@@ -193,7 +198,12 @@ fn bounds<T>(rows: &[T], time: impl Fn(&T) -> u64) -> (u64, u64) {
     rows.iter().map(time).fold((u64::MAX, 0), |(first, last), time| (first.min(time), last.max(time)))
 }
 
-fn write_rows<R: Row>(writer: &mut Writer, kind: BlockKind, rows: &[R], time: impl Fn(&R) -> u64) -> Result<(), WriteError> {
+fn write_rows<R: Row>(
+    writer: &mut Writer,
+    kind: BlockKind,
+    rows: &[R],
+    time: impl Fn(&R) -> u64,
+) -> Result<(), WriteError> {
     for rows in rows.chunks(kfr_bundle::MAX_ROWS as usize / 4) {
         let (first, last) = bounds(rows, &time);
         let block = Block::new(kind, u32::try_from(rows.len()).unwrap_or(u32::MAX)).with_times(first, last);

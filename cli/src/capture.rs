@@ -91,7 +91,9 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
     let buffer_bytes = u32::try_from(options.buffer_size)
         .ok()
         .filter(|size| size.is_power_of_two() && u64::from(*size) >= MIN_BUFFER_BYTES)
-        .ok_or_else(|| Failure::usage(anyhow!("--buffer-size must be a power of two from 64KiB to 2GiB, as in 16MiB")))?;
+        .ok_or_else(|| {
+            Failure::usage(anyhow!("--buffer-size must be a power of two from 64KiB to 2GiB, as in 16MiB"))
+        })?;
     let payload_limit = u32::try_from(options.payload_limit)
         .ok()
         .filter(|limit| *limit <= MAX_PAYLOAD_LIMIT)
@@ -118,7 +120,8 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
 /// `kfr-HOST-TIME.kfr`, TIME in seconds since 1970.
 fn default_name() -> PathBuf {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.trim().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let host: String =
+        host.trim().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     PathBuf::from(format!("kfr-{host}-{seconds}.kfr"))
 }
@@ -139,10 +142,16 @@ fn summarise(outcome: &Outcome) {
         eprintln!("less payload was kept for a while, to stay below --max-cpu or --max-size");
     }
     if outcome.counters.lost > 0 {
-        eprintln!("{} events were lost because the kernel buffer was full; try a larger --buffer-size", outcome.counters.lost);
+        eprintln!(
+            "{} events were lost because the kernel buffer was full; try a larger --buffer-size",
+            outcome.counters.lost
+        );
     }
     if outcome.counters.shrunk > 0 {
-        eprintln!("{} messages were kept in part only, because the kernel buffer was filling up", outcome.counters.shrunk);
+        eprintln!(
+            "{} messages were kept in part only, because the kernel buffer was filling up",
+            outcome.counters.shrunk
+        );
     }
     eprintln!("it holds raw payload of every recorded socket: give it only to those who may see that traffic");
 }

@@ -153,8 +153,13 @@ pub fn verify(options: &VerifyOptions) -> Result<Done, Failure> {
     let blocks: u64 = report.kinds.values().map(|count| count.blocks).sum();
     let rows: u64 = report.kinds.values().map(|count| count.rows).sum();
     let verdict = if report.is_whole() { "whole" } else { "damaged" };
-    writeln!(out, "{}: {verdict}, {blocks} blocks, {rows} rows, digest {:08x}", options.bundle.display(), report.digest)
-        .and_then(|()| print_damage(&report.damage, &mut out))
-        .map_err(Failure::unreadable)?;
+    writeln!(
+        out,
+        "{}: {verdict}, {blocks} blocks, {rows} rows, digest {:08x}",
+        options.bundle.display(),
+        report.digest
+    )
+    .and_then(|()| print_damage(&report.damage, &mut out))
+    .map_err(Failure::unreadable)?;
     Ok(if report.is_whole() { Done::Whole } else { Done::WithLosses })
 }

@@ -52,7 +52,13 @@ pub fn event_lines(inputs: &[Input], facts: &Facts, literals: bool, out: &mut dy
 ///
 /// # Errors
 /// If there is none, or `out` fails.
-pub fn event_at(inputs: &[Input], facts: &Facts, literals: bool, address: &str, out: &mut dyn Write) -> Result<(), AddressError> {
+pub fn event_at(
+    inputs: &[Input],
+    facts: &Facts,
+    literals: bool,
+    address: &str,
+    out: &mut dyn Write,
+) -> Result<(), AddressError> {
     let wanted: Address = address.parse().map_err(|_| AddressError::Malformed(address.to_string()))?;
     let fallback = Clock::default();
     let mut found = Vec::new();
@@ -109,8 +115,18 @@ fn rows<R: Row>(
 /// Why payload is missing, in words (`MISSING_` constants).
 pub fn missing_name(missing: u8) -> Option<&'static str> {
     const NAMES: [&str; 12] = [
-        "", "limit", "bulk", "pressure", "other_end_keeps", "no_buffer", "not_this_call", "compat", "fault", "segments",
-        "message_index", "discarded",
+        "",
+        "limit",
+        "bulk",
+        "pressure",
+        "other_end_keeps",
+        "no_buffer",
+        "not_this_call",
+        "compat",
+        "fault",
+        "segments",
+        "message_index",
+        "discarded",
     ];
     match missing {
         0 => None,
@@ -242,8 +258,11 @@ fn tcp_value(row: &TcpEvent, at: Address, clock: &Clock) -> Value {
 
 fn process_value(row: &ProcessEvent, at: Address, clock: &Clock, literals: bool) -> Value {
     let used = row.arguments.get(..usize::from(row.arguments_length)).unwrap_or_default();
-    let arguments: Vec<String> =
-        used.split(|byte| *byte == 0).filter(|part| !part.is_empty()).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+    let arguments: Vec<String> = used
+        .split(|byte| *byte == 0)
+        .filter(|part| !part.is_empty())
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .collect();
     json!({
         "address": at.to_string(),
         "kind": match row.what { 1 => "exec", 2 => "fork", 3 => "exit", _ => "process" },

@@ -22,7 +22,8 @@ pub fn mask_arguments(arguments: &[String]) -> Vec<String> {
             hide_next = secret && argument.starts_with('-');
             // MySQL's clients take -pPASSWORD.
             let short = argument.len() > 2 && argument.starts_with("-p") && !argument.starts_with("--");
-            let program = masked.first().is_some_and(|first: &String| first.contains("mysql") || first.contains("mariadb"));
+            let program =
+                masked.first().is_some_and(|first: &String| first.contains("mysql") || first.contains("mariadb"));
             masked.push(if short && program { "-p?".to_string() } else { mask_url(argument) });
         }
     }

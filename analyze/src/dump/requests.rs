@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::World;
 use crate::identity::{Endpoint, Socket};
 use crate::model::Request;
+use crate::replay::KeyedLine;
 
 /// One end of a request or connection.
 #[derive(Debug, Clone, Serialize)]
@@ -75,9 +76,8 @@ pub fn peer_record(
     PeerRecord {
         address,
         port,
-        process: owned.map(|own| {
-            world.facts.processes.program(own.id.0, own.process).unwrap_or_else(|| own.comm.to_string())
-        }),
+        process: owned
+            .map(|own| world.facts.processes.program(own.id.0, own.process).unwrap_or_else(|| own.comm.to_string())),
         pid: owned.map(|own| own.process),
         container: process.map(|process| process.container.clone()).filter(|container| !container.is_empty()),
         workload: owned.and_then(|_| world.services.get(service)).map(|service| service.name.clone()),
@@ -87,7 +87,7 @@ pub fn peer_record(
 }
 
 /// A request's line with the key that it is sorted by.
-pub fn request_line(world: &World, request: &Request) -> ((u64, u64), Box<[u8]>) {
+pub fn request_line(world: &World, request: &Request) -> KeyedLine {
     let exchange = &request.exchange;
     let (client, server) = world.sides(request.connection, request.observer_is_client);
     let (client_service, server_service) = world.services_of(request.connection, request.observer_is_client);
@@ -116,7 +116,11 @@ pub fn request_line(world: &World, request: &Request) -> ((u64, u64), Box<[u8]>)
         response_bytes: exchange.response.as_ref().map_or(0, |range| range.end.saturating_sub(range.start)),
         rows: exchange.rows,
         flags: flag_names(exchange.flags),
-        evidence: [request.evidence.request, request.evidence.response].into_iter().flatten().map(|at| at.to_string()).collect(),
+        evidence: [request.evidence.request, request.evidence.response]
+            .into_iter()
+            .flatten()
+            .map(|at| at.to_string())
+            .collect(),
     };
     // A struct of strings and numbers always serialises.
     (key, serde_json::to_vec(&line).unwrap_or_default().into())

@@ -37,9 +37,11 @@ struct Exemplar {
 
 /// A name for a statement's text: FNV-1a, 64 bits, in hex (<http://www.isthe.com/chongo/tech/comp/fnv/>).
 pub fn fingerprint(system: &str, text: &str) -> String {
-    let hash = system.bytes().chain([0]).chain(text.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = system
+        .bytes()
+        .chain([0])
+        .chain(text.bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
@@ -70,12 +72,21 @@ fn line<'a>(world: &'a World, protocol: u16, text: &'a str, statement: &Statemen
         max_ns: statement.durations.max(),
         rows: (statement.calls_with_rows > 0).then_some(statement.rows),
         longest_run: statement.longest_run,
-        callers: statement.callers.iter().filter_map(|caller| world.services.get(*caller)).map(|service| service.name.as_str()).collect(),
+        callers: statement
+            .callers
+            .iter()
+            .filter_map(|caller| world.services.get(*caller))
+            .map(|service| service.name.as_str())
+            .collect(),
         flags: flag_names(statement.flags),
         exemplar: statement.slowest.map(|slowest| Exemplar {
             start_ns: world.wall_ns(slowest.request.0, slowest.start_ns),
             duration_ns: slowest.duration_ns,
-            evidence: [slowest.evidence.request, slowest.evidence.response].into_iter().flatten().map(|at| at.to_string()).collect(),
+            evidence: [slowest.evidence.request, slowest.evidence.response]
+                .into_iter()
+                .flatten()
+                .map(|at| at.to_string())
+                .collect(),
         }),
     }
 }

@@ -12,8 +12,8 @@ fn without_samples(document: &Document) -> bool {
 }
 
 fn mean(values: impl Iterator<Item = u64>) -> Option<u64> {
-    let (sum, count) = values.fold((0, 0), |(sum, count), value| (sum + value, count + 1));
-    (sum as u64).checked_div(count)
+    let (sum, count) = values.fold((0u64, 0u64), |(sum, count), value| (sum + value, count + 1));
+    sum.checked_div(count)
 }
 
 /// Nodes whose CPUs are busy.
@@ -42,7 +42,8 @@ pub fn memory(document: &Document) -> Verdict {
         let samples = node.samples.iter().filter_map(|sample| sample.pressure?.memory_some_permille);
         mean(samples.map(u64::from))
     };
-    let hot = document.nodes.iter().filter_map(|node| Some((node, stalled(node).filter(|stall| *stall > STALLED_PERMILLE)?)));
+    let hot =
+        document.nodes.iter().filter_map(|node| Some((node, stalled(node).filter(|stall| *stall > STALLED_PERMILLE)?)));
     let found = hot.map(|(node, stall)| {
         let share = percent(stall as f64 / 1000.0);
         let title = format!("{}: tasks waited for memory {share} of the time", node.name);

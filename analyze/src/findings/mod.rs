@@ -50,12 +50,7 @@ pub static CHECKS: &[CheckEntry] = &[
         threshold: "p95 over 500 ms (Redis: 5 ms), of at least 20 requests",
         run: service::latency,
     },
-    CheckEntry {
-        id: "sql.latency",
-        title: "Slow statements",
-        threshold: "p95 over 100 ms",
-        run: sql::latency,
-    },
+    CheckEntry { id: "sql.latency", title: "Slow statements", threshold: "p95 over 100 ms", run: sql::latency },
     CheckEntry {
         id: "sql.dominant",
         title: "One statement takes most of the database's time",
@@ -69,19 +64,19 @@ pub static CHECKS: &[CheckEntry] = &[
         run: sql::n_plus_one,
     },
     CheckEntry { id: "sql.errors", title: "Failing statements", threshold: "over 1 % of calls", run: sql::errors },
-    CheckEntry {
-        id: "network.connects",
-        title: "Failed connects",
-        threshold: "any",
-        run: network::failed_connects,
-    },
+    CheckEntry { id: "network.connects", title: "Failed connects", threshold: "any", run: network::failed_connects },
     CheckEntry {
         id: "network.retransmissions",
         title: "Retransmitted segments",
         threshold: "over 1 % of segments sent",
         run: network::retransmissions,
     },
-    CheckEntry { id: "network.resets", title: "Connections reset", threshold: "over 1 % of an edge's connections", run: network::resets },
+    CheckEntry {
+        id: "network.resets",
+        title: "Connections reset",
+        threshold: "over 1 % of an edge's connections",
+        run: network::resets,
+    },
     CheckEntry { id: "host.cpu", title: "Node out of CPU", threshold: "over 80 % busy on average", run: host::cpu },
     CheckEntry {
         id: "host.memory",
@@ -104,7 +99,8 @@ pub fn run(document: &mut Document) {
                 findings.extend(found.into_iter().map(|mut finding| {
                     finding.check = entry.id.to_string();
                     let subject = finding.subject.id.as_deref().unwrap_or(&finding.subject.name);
-                    let about = if finding.id.is_empty() { subject.to_string() } else { format!("{subject}/{}", finding.id) };
+                    let about =
+                        if finding.id.is_empty() { subject.to_string() } else { format!("{subject}/{}", finding.id) };
                     finding.id = format!("f-{}", fingerprint(entry.id, &about));
                     finding
                 }));
@@ -148,6 +144,7 @@ fn service_name<'a>(document: &'a Document, id: &'a str) -> &'a str {
 fn verify(document: &Document, evidence: &[String]) -> Option<String> {
     let first = evidence.first()?;
     let origin = first.split('.').next()?;
-    let file = document.capture.bundles.iter().find(|bundle| bundle.origin == origin).map(|bundle| bundle.file.as_str())?;
+    let file =
+        document.capture.bundles.iter().find(|bundle| bundle.origin == origin).map(|bundle| bundle.file.as_str())?;
     Some(format!("kfr dump {} --at {first}", crate::report::text::shell_word(file)))
 }

@@ -16,7 +16,8 @@ pub fn failed_connects(document: &Document) -> Verdict {
     if document.network.totals.failed_connects.is_none() {
         return Verdict::NotRun("state changes of connections were not recorded".to_string());
     }
-    let failing = document.edges.iter().filter_map(|edge| Some((edge, edge.failed_connects.filter(|failed| *failed > 0)?)));
+    let failing =
+        document.edges.iter().filter_map(|edge| Some((edge, edge.failed_connects.filter(|failed| *failed > 0)?)));
     let found = failing.map(|(edge, failed)| {
         let name = name(document, edge);
         let title = format!("{name}: {failed} of {} connects failed", edge.connections);

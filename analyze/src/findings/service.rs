@@ -38,8 +38,10 @@ pub fn errors(document: &Document) -> Verdict {
             }
             let severity = if ratio > CRITICAL_RATIO { Severity::Critical } else { Severity::Warning };
             let about = name(service, endpoint);
-            let title = format!("{about}: {} of {} requests failed ({})", golden.errors, golden.requests, percent(ratio));
-            let mut one = finding(severity, Confidence::High, subject("service", &service.name, Some(&service.id)), title);
+            let title =
+                format!("{about}: {} of {} requests failed ({})", golden.errors, golden.requests, percent(ratio));
+            let mut one =
+                finding(severity, Confidence::High, subject("service", &service.name, Some(&service.id)), title);
             one.id = about;
             one.onset_ns = onset(&service.inbound, |point| point.errors as f64 > point.requests as f64 * WARNING_RATIO);
             one.reasons = vec![format!("{} errors in {} requests", golden.errors, golden.requests)];
@@ -57,12 +59,14 @@ pub fn errors(document: &Document) -> Verdict {
 /// Services that leave requests unanswered.
 pub fn unanswered(document: &Document) -> Verdict {
     let services = document.services.iter().filter(|service| {
-        service.inbound.requests >= ENOUGH && service.inbound.unanswered as f64 > service.inbound.requests as f64 * WARNING_RATIO
+        service.inbound.requests >= ENOUGH
+            && service.inbound.unanswered as f64 > service.inbound.requests as f64 * WARNING_RATIO
     });
     let found = services.map(|service| {
         let golden = &service.inbound;
         let title = format!("{}: {} of {} requests have no answer", service.name, golden.unanswered, golden.requests);
-        let mut one = finding(Severity::Warning, Confidence::Medium, subject("service", &service.name, Some(&service.id)), title);
+        let mut one =
+            finding(Severity::Warning, Confidence::Medium, subject("service", &service.name, Some(&service.id)), title);
         one.reasons = vec!["the connection or the recording ended before the answer".to_string()];
         (golden.unanswered as f64, one)
     });
@@ -81,13 +85,21 @@ pub fn latency(document: &Document) -> Verdict {
                 _ => 500_000_000,
             };
             let golden = &endpoint.golden;
-            let Some(p95_ns) = golden.p95_ns.filter(|p95| *p95 > limit_ns && golden.requests >= ENOUGH) else { continue };
+            let Some(p95_ns) = golden.p95_ns.filter(|p95| *p95 > limit_ns && golden.requests >= ENOUGH) else {
+                continue;
+            };
             let about = name(service, endpoint);
             let title = format!("{about}: p95 is {} over {} requests", duration(p95_ns), golden.requests);
-            let mut one = finding(Severity::Warning, Confidence::High, subject("service", &service.name, Some(&service.id)), title);
+            let mut one = finding(
+                Severity::Warning,
+                Confidence::High,
+                subject("service", &service.name, Some(&service.id)),
+                title,
+            );
             one.id = about;
             let figures = [("median", golden.p50_ns), ("p99", golden.p99_ns), ("slowest", golden.max_ns)];
-            one.reasons = figures.iter().filter_map(|(name, value)| Some(format!("{name} {}", duration((*value)?)))).collect();
+            one.reasons =
+                figures.iter().filter_map(|(name, value)| Some(format!("{name} {}", duration((*value)?)))).collect();
             one.evidence = endpoint.slowest.as_ref().map(|slowest| slowest.evidence.clone()).unwrap_or_default();
             one.verify = verify(document, &one.evidence);
             found.push((p95_ns as f64, one));

@@ -76,13 +76,16 @@ pub fn n_plus_one(document: &Document) -> Verdict {
         return not_run;
     }
     let run = |statement: &Statement| {
-        let flag = statement.flags.iter().find_map(|flag| flag.strip_prefix("repeated ")?.strip_suffix(" times in a row"));
+        let flag =
+            statement.flags.iter().find_map(|flag| flag.strip_prefix("repeated ")?.strip_suffix(" times in a row"));
         flag.and_then(|length| length.parse::<u64>().ok()).filter(|length| *length >= RUN_OF_NOTE)
     };
     let repeated = document.sql.iter().filter_map(|statement| Some((statement, run(statement)?)));
-    let selects = repeated.filter(|(statement, _)| statement.text.trim_start().to_ascii_lowercase().starts_with("select"));
+    let selects =
+        repeated.filter(|(statement, _)| statement.text.trim_start().to_ascii_lowercase().starts_with("select"));
     let found = selects.take(MOST).map(|(statement, length)| {
-        let title = format!("{}: called up to {length} times in a row on one connection", one_line(&statement.text, 100));
+        let title =
+            format!("{}: called up to {length} times in a row on one connection", one_line(&statement.text, 100));
         let mut one = finding(Severity::Warning, Confidence::Medium, about(statement), title);
         one.reasons = vec![
             format!("{} calls, {} in total", statement.calls, duration(statement.total_ns)),
@@ -98,9 +101,11 @@ pub fn errors(document: &Document) -> Verdict {
     if let Some(not_run) = needs_statements(document) {
         return not_run;
     }
-    let failing = document.sql.iter().filter(|one| one.errors > 0 && one.errors as f64 > one.calls as f64 * ERROR_RATIO);
+    let failing =
+        document.sql.iter().filter(|one| one.errors > 0 && one.errors as f64 > one.calls as f64 * ERROR_RATIO);
     let found = failing.take(MOST).map(|statement| {
-        let title = format!("{}: {} of {} calls failed", one_line(&statement.text, 100), statement.errors, statement.calls);
+        let title =
+            format!("{}: {} of {} calls failed", one_line(&statement.text, 100), statement.errors, statement.calls);
         with_exemplar(document, statement, finding(Severity::Warning, Confidence::High, about(statement), title))
     });
     Verdict::Ran(found.collect())

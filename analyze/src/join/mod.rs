@@ -91,7 +91,12 @@ fn orient(sockets: &Sockets, number: u32, peer: Option<(u32, KnownBy)>) -> Conne
         (Some(false), Some((client, _))) => {
             Connection { observer: client, peer: Some(number), observer_is_client: Some(true), known_by }
         }
-        _ => Connection { observer: number, peer: peer.map(|(peer, _)| peer), observer_is_client: own_is_client, known_by },
+        _ => Connection {
+            observer: number,
+            peer: peer.map(|(peer, _)| peer),
+            observer_is_client: own_is_client,
+            known_by,
+        },
     }
 }
 
@@ -130,7 +135,9 @@ fn match_ends(all: &[Socket]) -> FxHashMap<u32, (u32, KnownBy)> {
             Transport::Tcp | Transport::Mptcp => {
                 let mirrored = by_address.get_mut(&(&socket.remote, &socket.local));
                 let found = mirrored.and_then(|list| {
-                    let at = list.iter().position(|other| all.get(*other as usize).is_some_and(|other| belongs(socket, other)))?;
+                    let at = list
+                        .iter()
+                        .position(|other| all.get(*other as usize).is_some_and(|other| belongs(socket, other)))?;
                     Some(list.remove(at))
                 });
                 match found {
@@ -165,9 +172,7 @@ fn belongs(a: &Socket, b: &Socket) -> bool {
         return false;
     }
     if a.id.0 == b.id.0 {
-        let ends_before = |x: &Socket, y: &Socket| {
-            matches!((x.closed_ns, y.opened_ns.or(y.connecting_ns)), (Some(closed), Some(opened)) if closed < opened)
-        };
+        let ends_before = |x: &Socket, y: &Socket| matches!((x.closed_ns, y.opened_ns.or(y.connecting_ns)), (Some(closed), Some(opened)) if closed < opened);
         if ends_before(a, b) || ends_before(b, a) {
             return false;
         }
@@ -181,7 +186,9 @@ fn belongs(a: &Socket, b: &Socket) -> bool {
     }
     let near = |x: u32, y: u32| x.wrapping_sub(y).cast_signed().unsigned_abs() < 1 << 30;
     match (a.seen_sequences.or(a.first_sequences), b.seen_sequences.or(b.first_sequences)) {
-        (Some((sent, received)), Some((other_sent, other_received))) => near(sent, other_received) && near(received, other_sent),
+        (Some((sent, received)), Some((other_sent, other_received))) => {
+            near(sent, other_received) && near(received, other_sent)
+        }
         _ => true,
     }
 }

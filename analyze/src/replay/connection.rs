@@ -236,7 +236,15 @@ impl Live {
     }
 
     /// A call (or gap) of one end in the stream's order.
-    fn step(&mut self, way: usize, observers: bool, step: Step<Info>, payload: &[u8], out: &mut Output, requests: Requests<'_>) {
+    fn step(
+        &mut self,
+        way: usize,
+        observers: bool,
+        step: Step<Info>,
+        payload: &[u8],
+        out: &mut Output,
+        requests: Requests<'_>,
+    ) {
         let (call, certain) = match step {
             Step::Gap { offset, length } => {
                 if observers {
@@ -251,7 +259,8 @@ impl Live {
             }
             Step::Call(call, certain) => (call, certain),
         };
-        let parked = (call.what.parked != AT_HAND).then(|| self.parked.get_mut(call.what.parked as usize).map(std::mem::take));
+        let parked =
+            (call.what.parked != AT_HAND).then(|| self.parked.get_mut(call.what.parked as usize).map(std::mem::take));
         let payload = match &parked {
             Some(Some(bytes)) => bytes.as_slice(),
             Some(None) => &[],
@@ -267,7 +276,13 @@ impl Live {
         let moved_ns = call.time_ns - u64::from(call.what.age_ns).min(call.time_ns);
         // A stamp from before the previous call belongs to an earlier segment: these bytes had to wait for room.
         let moved_ns = if call.what.age_ns > 0 && moved_ns > times.last_ns() { moved_ns } else { call.what.time_ns };
-        times.push(CallTime { offset: call.offset, end, time_ns: call.what.time_ns, moved_ns, address: call.what.address });
+        times.push(CallTime {
+            offset: call.offset,
+            end,
+            time_ns: call.what.time_ns,
+            moved_ns,
+            address: call.what.address,
+        });
         if observers {
             let from_peer = self.setup.two_ends && call.what.kept == 0 && other_end_may_keep(call.what.missing);
             let kept = (!from_peer).then_some(payload);
@@ -314,7 +329,10 @@ impl Live {
     fn release(&mut self, now_ns: u64, all: bool, out: &mut Output, requests: Requests<'_>) {
         while let Some(first) = self.queue.front() {
             let ready = first.payload.is_some()
-                || self.ways.get(first.way).is_some_and(|way| way.peered.next().is_some_and(|next| next >= first.offset + first.length));
+                || self
+                    .ways
+                    .get(first.way)
+                    .is_some_and(|way| way.peered.next().is_some_and(|next| next >= first.offset + first.length));
             let overdue = all || self.queue.len() > MAX_QUEUED || now_ns.saturating_sub(first.time_ns) > MAX_QUEUE_NS;
             if !ready && !overdue {
                 return;
@@ -343,10 +361,7 @@ impl Live {
                 }
             }
             Stage::Undecided { .. } => {
-                let payload = match payload {
-                    Some(payload) => Some(payload.to_vec()),
-                    None => None,
-                };
+                let payload = payload.map(<[u8]>::to_vec);
                 self.hold(Chunk { way, offset, length, time_ns: self.totals.last_ns, kind, payload });
                 self.decide(false, out, requests);
             }
@@ -585,7 +600,12 @@ fn park(parked: &mut Vec<Vec<u8>>, free: &mut Vec<u32>, payload: &[u8]) -> u32 {
 fn other_end_may_keep(missing: u8) -> bool {
     matches!(
         missing,
-        MISSING_PEER_KEEPS | MISSING_NOT_THIS_CALL | MISSING_COMPAT | MISSING_FAULT | MISSING_SEGMENTS | MISSING_MESSAGE_INDEX
+        MISSING_PEER_KEEPS
+            | MISSING_NOT_THIS_CALL
+            | MISSING_COMPAT
+            | MISSING_FAULT
+            | MISSING_SEGMENTS
+            | MISSING_MESSAGE_INDEX
     )
 }
 

@@ -17,7 +17,7 @@ pub use facts::{Facts, NodeFacts};
 pub use input::{Input, InputError};
 pub use losses::{LostRange, SeenNumbers};
 pub use shard::{Context, Produce, ShardOutput};
-pub use spill::SortedLines;
+pub use spill::{KeyedLine, SortedLines};
 pub use window::run;
 
 /// Shards that connections are spread over. Fixed: each handles its events in the order of the file, whoever runs it.

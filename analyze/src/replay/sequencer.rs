@@ -255,7 +255,8 @@ mod tests {
     fn an_overlap_with_one_possible_order_is_restored() {
         // 'a' must come first: 'b' and 'c' lie behind it whatever their order, and 'c' is at 130 or later.
         let steps = run(100, &[call(100, 10, 'a'), call(120, 20, 'c'), call(110, 10, 'b')]);
-        let order: String = steps.iter().map(|step| if let Step::Call(call, true) = step { call.what } else { '?' }).collect();
+        let order: String =
+            steps.iter().map(|step| if let Step::Call(call, true) = step { call.what } else { '?' }).collect();
         assert_eq!(order, "abc");
     }
 

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::model::{Ledger, Loss, Metrics, Request};
 use crate::replay::connection::{ConnectionTotals, Event, Live, Setup};
+use crate::replay::spill::KeyedLine;
 use crate::sql::Statements;
 
 /// Reasons that are counted one by one; further ones (of a newer recorder) together.
@@ -33,7 +34,7 @@ pub struct Produce {
     /// Statements by fingerprint.
     pub statements: Statements,
     /// Lines to be sorted, with their keys.
-    pub lines: Vec<((u64, u64), Box<[u8]>)>,
+    pub lines: Vec<KeyedLine>,
     /// Requests.
     pub requests: u64,
 }
@@ -91,7 +92,9 @@ impl Shard {
             .live
             .keys()
             .copied()
-            .filter(|connection| context.closed_ns(*connection).is_some_and(|closed| closed.saturating_add(LINGER_NS) < now_ns))
+            .filter(|connection| {
+                context.closed_ns(*connection).is_some_and(|closed| closed.saturating_add(LINGER_NS) < now_ns)
+            })
             .collect();
         over.sort_unstable();
         for connection in over {
@@ -124,7 +127,7 @@ impl Shard {
     }
 
     /// Lines produced since the last call.
-    pub fn take_lines(&mut self) -> Vec<((u64, u64), Box<[u8]>)> {
+    pub fn take_lines(&mut self) -> Vec<KeyedLine> {
         std::mem::take(&mut self.output.produce.lines)
     }
 

@@ -14,9 +14,12 @@ const MAX_RUNS: usize = 64;
 /// What lines are ordered by; unique among all lines.
 pub type Key = (u64, u64);
 
+/// A line with its key.
+pub type KeyedLine = (Key, Box<[u8]>);
+
 /// Sorts lines by key, with bounded memory.
 pub struct SortedLines {
-    lines: Vec<(Key, Box<[u8]>)>,
+    lines: Vec<KeyedLine>,
     bytes: usize,
     budget: usize,
     folder: PathBuf,

@@ -90,11 +90,6 @@ impl Staged {
             self.pieces.pop_front();
         }
     }
-
-    /// Offset of the first piece.
-    pub fn start(&self) -> Option<u64> {
-        self.pieces.front().map(|piece| piece.offset)
-    }
 }
 
 #[cfg(test)]
@@ -117,7 +112,7 @@ mod tests {
         assert_eq!(stream.hole(), Some(Hole { length: 3, kind: HoleKind::Cut }));
         stream.skip_hole();
         assert_eq!((stream.bytes(), stream.end()), (&b"xy"[..], 23));
-        assert_eq!(staged.start(), None);
+        assert!(staged.pieces.is_empty());
     }
 
     #[test]

@@ -41,7 +41,11 @@ impl CallTimes {
     pub fn at(&self, offset: u64) -> Option<&CallTime> {
         // Mostly the first one.
         let first = self.calls.front()?;
-        let found = if offset < first.end { first } else { self.calls.get(self.calls.partition_point(|call| call.end <= offset))? };
+        let found = if offset < first.end {
+            first
+        } else {
+            self.calls.get(self.calls.partition_point(|call| call.end <= offset))?
+        };
         (found.offset <= offset).then_some(found)
     }
 

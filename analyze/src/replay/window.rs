@@ -109,7 +109,13 @@ fn window_length(entries: &[(u32, BlockEntry)], budget: u64) -> usize {
     fitting.count().max(1)
 }
 
-fn decode(input: &Input, bundle: u32, entry: &BlockEntry, sockets: &Sockets, connections: &Connections) -> Option<Decoded> {
+fn decode(
+    input: &Input,
+    bundle: u32,
+    entry: &BlockEntry,
+    sockets: &Sockets,
+    connections: &Connections,
+) -> Option<Decoded> {
     let block = DataBlock::decode(input.raw(entry)?, entry.first_row).ok()?;
     let owners: Vec<(u32, bool)> = block
         .flows
