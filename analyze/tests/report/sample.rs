@@ -59,7 +59,13 @@ pub fn golden(seed: u64, per_s: u64, p50: u64, p99: u64, factor: u64, bad: u64) 
 }
 
 fn endpoint(protocol: &str, op: &str, target: Option<&str>, golden: Golden) -> Endpoint {
-    Endpoint { protocol: protocol.to_owned(), op: op.to_owned(), target: target.map(str::to_owned), golden }
+    Endpoint {
+        protocol: protocol.to_owned(),
+        op: op.to_owned(),
+        target: target.map(str::to_owned),
+        golden,
+        ..Endpoint::default()
+    }
 }
 
 fn process(pid: u32, name: &str, command: &str) -> Process {

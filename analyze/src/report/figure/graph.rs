@@ -69,19 +69,20 @@ pub(crate) fn focus(doc: &Document, health: impl Fn(&str) -> Health, href: impl 
         };
         arrow.health = arrow.health.max(Health::of_edge(edge));
     }
-    let mut weight: BTreeMap<usize, (Health, u64)> = BTreeMap::new();
-    for ((client, server), arrow) in &arrows {
-        for end in [client, server] {
-            let own = doc.services.get(*end).map_or(Health::Unknown, |s| health(&s.id));
-            let entry = weight.entry(*end).or_insert((own, 0));
-            // A neighbour of trouble counts as touched by it.
-            entry.0 = entry.0.max(arrow.health);
-            entry.1 += arrow.requests;
+    // Arrows by trouble at either end, then by requests, each with both of its ends: so nothing is drawn unconnected.
+    let mut ranked: Vec<(&(usize, usize), &Arrow)> = arrows.iter().collect();
+    let of = |service: usize| doc.services.get(service).map_or(Health::Unknown, |s| health(&s.id));
+    ranked.sort_by_key(|((a, b), arrow)| {
+        (std::cmp::Reverse((arrow.health.max(of(*a)).max(of(*b)), arrow.requests)), *a, *b)
+    });
+    let connected: BTreeSet<usize> = arrows.keys().flat_map(|(a, b)| [*a, *b]).collect();
+    let mut drawn: BTreeSet<usize> = BTreeSet::new();
+    for ((a, b), _) in &ranked {
+        let more = [a, b].into_iter().filter(|end| !drawn.contains(end)).count();
+        if drawn.len() + more <= MOST_NODES {
+            drawn.extend([*a, *b]);
         }
     }
-    let mut ranked: Vec<usize> = weight.keys().copied().collect();
-    ranked.sort_by_key(|i| (std::cmp::Reverse(weight.get(i)), *i));
-    let drawn: BTreeSet<usize> = ranked.into_iter().take(MOST_NODES).collect();
     let mut kept: Vec<(&(usize, usize), &Arrow)> =
         arrows.iter().filter(|((a, b), _)| drawn.contains(a) && drawn.contains(b)).collect();
     kept.sort_by_key(|(ends, arrow)| (std::cmp::Reverse((arrow.health, arrow.requests)), **ends));
@@ -102,9 +103,9 @@ pub(crate) fn focus(doc: &Document, health: impl Fn(&str) -> Health, href: impl 
         }
     }
     Focus {
-        hidden_nodes: weight.len() - drawn.len(),
+        hidden_nodes: connected.len() - drawn.len(),
         hidden_arrows: arrows.len() - kept.len(),
-        alone: doc.services.len() - weight.len().min(doc.services.len()),
+        alone: doc.services.len().saturating_sub(connected.len()),
         graph,
     }
 }
@@ -120,7 +121,9 @@ pub(crate) fn draw_graph(id: &str, doc: &Document, focus: &Focus, links: bool) -
         text::plural(graph.node_count() as u64, "service", "services"),
         text::plural(graph.edge_count() as u64, "dependency", "dependencies")
     );
-    let mut w = Writer::figure(id, "graph", size.0, size.1, title, &desc);
+    // A graph of many layers would shrink to dust on one screen: it scrolls.
+    let class = if size.0 > 2_000 { "graph deep" } else { "graph" };
+    let mut w = Writer::figure(id, class, size.0, size.1, title, &desc);
     // Lines first, then boxes, then labels: no line ever crosses a text.
     let routes: Vec<Route> = graph.edge_indices().filter_map(|e| Route::new(graph, &placed, e.index())).collect();
     for (edge, route) in graph.edge_weights().zip(&routes) {

@@ -200,9 +200,20 @@ impl Net {
             let wanted: Vec<i32> = self.layers[layer].iter().map(wanted).collect();
             self.settle(layer, wanted, &room);
         }
-        let least = self.y.iter().min().copied().unwrap_or(0);
-        for y in &mut self.y {
-            *y -= least;
+        self.close_up(pitch, nodes, cell);
+    }
+
+    /// Moves everything to the top, and removes bands that are empty in every layer.
+    fn close_up(&mut self, pitch: i32, nodes: usize, cell: Cell) {
+        let mut items: Vec<usize> = (0..self.y.len()).collect();
+        items.sort_by_key(|item| (self.y[*item], *item));
+        let (mut moved, mut free) = (None, i32::MIN);
+        for item in items {
+            let y = self.y[item];
+            let shift: i32 = moved.map_or(y, |moved| moved + (y - free).max(0));
+            moved = Some(shift);
+            free = free.max(y + if item < nodes { pitch } else { cell.gap_y });
+            self.y[item] = y - shift;
         }
     }
 

@@ -1,10 +1,10 @@
-//! Services, their endpoints, edges, statements, connections.
+//! Services, their endpoints, edges, statements.
 
 use super::Context;
 use super::table::{Cell, Column, Row, Table};
 use super::timeline::service_plot;
 use crate::report::{
-    document::{Connection, Edge, Endpoint, Figure, Golden, Peer, Point, Service, Statement},
+    document::{Edge, Endpoint, Exemplar, Figure, Golden, Point, Service, Statement},
     figure::{Svg, bars, line},
     health::Health,
     text,
@@ -140,6 +140,7 @@ pub(super) fn services(context: &Context<'_>, shown: u64) -> Option<Table> {
         caption: "Services, worst first".to_owned(),
         hidden: (services.len() - rows.len()) as u64,
         hidden_what: "the healthiest",
+        hidden_where: "",
         columns,
         rows,
     })
@@ -282,7 +283,8 @@ fn endpoint_table(context: &Context<'_>, service: &Service, anchor: &str, shown:
             Some(target) => format!("{} {target}", endpoint.op),
             None => endpoint.op.clone(),
         };
-        let mut cells = vec![Cell::name(&what, 56), Cell::text(endpoint.protocol.clone())];
+        let mut cells =
+            vec![Cell::name(&what, 56).with_sub(exemplars(endpoint)), Cell::text(endpoint.protocol.clone())];
         cells.extend(golden_cells(&endpoint.golden));
         cells.push(load(context, &endpoint.golden));
         Row { id: None, cells }
@@ -293,9 +295,20 @@ fn endpoint_table(context: &Context<'_>, service: &Service, anchor: &str, shown:
         caption: format!("Endpoints of {}, worst first", text::middle(&text::one_line(&service.name, 400), 40)),
         columns,
         hidden: service.endpoints_total.max(service.endpoints.len() as u64) - rows.len() as u64,
-        hidden_what: "see also kfr dump --requests",
+        hidden_what: "",
+        hidden_where: if service.endpoints_total > service.endpoints.len() as u64 { "kfr dump --requests" } else { "" },
         rows,
     })
+}
+
+/// Where to look at an endpoint's slowest and its first failed request.
+fn exemplars(endpoint: &Endpoint) -> String {
+    let one = |what: &str, exemplar: &Option<Exemplar>| {
+        let evidence = exemplar.as_ref()?.evidence.first()?;
+        Some(format!("{what} {}", text::one_line(evidence, 60)))
+    };
+    let both = [one("slowest", &endpoint.slowest), one("first error", &endpoint.first_error)];
+    both.into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }
 
 pub(super) fn edges(context: &Context<'_>, shown: u64) -> Option<Table> {
@@ -341,6 +354,7 @@ pub(super) fn edges(context: &Context<'_>, shown: u64) -> Option<Table> {
         caption: "Dependencies, worst first".to_owned(),
         hidden: (edges.len() - rows.len()) as u64,
         hidden_what: "the healthiest",
+        hidden_where: "",
         columns,
         rows,
     })
@@ -402,6 +416,7 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
         caption: "Statements by total time".to_owned(),
         hidden: (sql.len() - rows.len()) as u64,
         hidden_what: "the cheapest",
+        hidden_where: "",
         columns,
         rows,
     })
@@ -418,69 +433,4 @@ fn more(statement: &Statement) -> String {
         }
     }
     out
-}
-
-pub(super) fn connections(context: &Context<'_>, shown: u64) -> Option<Table> {
-    let network = &context.doc.network;
-    let caveat = || context.column_caveat(Figure::Network);
-    let columns = vec![
-        Column::text("Client → server", "Who opened it, and to where"),
-        Column::text("Protocol", ""),
-        Column::text("Ended", "How it ended within the capture"),
-        Column::number("Requests", "", "").weakened(context.column_caveat(Figure::Requests)),
-        Column::number("Sent", "", "Bytes from client to server").weakened(context.column_caveat(Figure::Bytes)),
-        Column::number("Received", "", "Bytes from server to client").weakened(context.column_caveat(Figure::Bytes)),
-        Column::number("RTT p50", "", "Median round-trip time").weakened(caveat()),
-        Column::number("RTT p99", "", "99th percentile of round-trip time").weakened(caveat()),
-        Column::number("Connect", "", "From SYN to established"),
-        Column::number("Retrans.", "", "Segments sent again").weakened(caveat()),
-        Column::number("Resets", "", "").weakened(caveat()),
-        Column::text("Opened", "UTC"),
-        Column::text("Signs", ""),
-    ];
-    let micros = |v: Option<f64>| v.filter(|us| us.is_finite() && *us >= 0.0).map(|us| (us * 1000.0) as u64);
-    let row = |(i, c): (usize, &Connection)| {
-        let ends = format!("{} → {}", peer(&c.client), peer(&c.server));
-        let opened = c.opened_ns.map_or_else(|| "before".to_owned(), text::clock_ms);
-        let ended = c.how_closed.clone().unwrap_or_else(|| text::NONE.to_owned());
-        let cells = vec![
-            Cell::name(&ends, 70).with_sub(format!("{} → {}", endpoint(&c.client), endpoint(&c.server))),
-            Cell::text(c.protocol.clone()).with_sub(c.transport.clone()),
-            Cell::text(ended),
-            Cell::count(c.requests),
-            Cell::bytes(c.bytes_sent),
-            Cell::bytes(c.bytes_received),
-            Cell::duration(c.rtt_us.and_then(|r| micros(r.p50))),
-            Cell::duration(c.rtt_us.and_then(|r| micros(r.p99))),
-            Cell::duration(c.connect_us.map(|us| us.saturating_mul(1000))),
-            Cell::count(c.retransmits),
-            Cell::count(c.resets),
-            Cell::text(opened),
-            Cell::tags(&c.flags.iter().take(4).cloned().collect::<Vec<_>>()),
-        ];
-        Row { id: context.connection_anchor(i).map(str::to_owned), cells }
-    };
-    let rows: Vec<Row> = network.connections.iter().enumerate().take(shown as usize).map(row).collect();
-    (!rows.is_empty()).then(|| Table {
-        id: "connections-table".to_owned(),
-        caption: "Connections with problems first, then by bytes".to_owned(),
-        hidden: network.connections_total.max(network.connections.len() as u64) - rows.len() as u64,
-        hidden_what: "see also kfr dump --connections",
-        columns,
-        rows,
-    })
-}
-
-fn peer(peer: &Peer) -> String {
-    let name = peer.workload.as_ref().or(peer.pod.as_ref()).or(peer.container.as_ref()).or(peer.process.as_ref());
-    name.map_or_else(|| endpoint(peer), |name| text::middle(&text::one_line(name, 400), 32))
-}
-
-fn address(peer: &Peer) -> String {
-    let address = text::one_line(&peer.address, 80);
-    if address.contains(':') && peer.port.is_some() { format!("[{address}]") } else { address }
-}
-
-fn endpoint(peer: &Peer) -> String {
-    peer.port.map_or_else(|| address(peer), |port| format!("{}:{port}", address(peer)))
 }

@@ -93,6 +93,7 @@ fn entries(context: &Context<'_>, shown: usize) -> Option<Table> {
         ],
         hidden: (entries.len() - rows.len()) as u64,
         hidden_what: "the least serious",
+        hidden_where: "",
         rows,
     })
 }
@@ -125,6 +126,7 @@ fn losses(context: &Context<'_>, shown: usize) -> Option<Table> {
         ],
         hidden: (losses.len() - rows.len()) as u64,
         hidden_what: "later ones",
+        hidden_where: "",
         rows,
     })
 }
@@ -166,6 +168,7 @@ fn protocols(context: &Context<'_>) -> Option<Table> {
         ],
         hidden: ledger.protocols.len().saturating_sub(40) as u64,
         hidden_what: "",
+        hidden_where: "",
         rows,
     })
 }
@@ -228,6 +231,7 @@ pub(super) fn checks(context: &Context<'_>, shown: u64) -> Option<Table> {
         ],
         hidden: (checks.len() - rows.len()) as u64,
         hidden_what: "",
+        hidden_where: "",
         rows,
     })
 }
@@ -274,6 +278,7 @@ pub(super) fn bundles(context: &Context<'_>) -> Table {
         ],
         hidden: bundles.len().saturating_sub(SHOWN) as u64,
         hidden_what: "",
+        hidden_where: "",
         rows,
     }
 }

@@ -1,5 +1,6 @@
 //! From the document to what the page's templates print: nothing here decides anything, it only words and arranges.
 
+mod connections;
 mod context;
 mod findings;
 mod flow;
@@ -104,7 +105,7 @@ impl Page {
             Need { rows: n(doc.findings.len()), each: 24, share: 1200 },
             Need { rows: n(doc.ledger.entries.len()) + n(doc.ledger.losses.len()), each: 12, share: 1000 },
             Need { rows: n(doc.services.len()), each: 26, share: 3600 },
-            Need { rows: shown_details, each: 60, share: 1800 },
+            Need { rows: shown_details, each: 130, share: 1800 },
             Need { rows: endpoints, each: 15, share: 1000 },
             Need { rows: n(doc.edges.len()), each: 19, share: 1300 },
             Need { rows: n(doc.sql.len()), each: 20, share: 900 },
@@ -154,7 +155,7 @@ impl Page {
             edges: flow::edges(&context, edge_rows),
             sql: flow::statements(&context, sql_rows),
             network: ledger::network_facts(&context),
-            connections: flow::connections(&context, connection_rows),
+            connections: connections::connections(&context, connection_rows),
             nodes: nodes::nodes(&context, node_rows),
             nodes_hidden: n(doc.nodes.len()).saturating_sub(node_rows),
             ledger: ledger::ledger(&context, ledger_rows),

@@ -246,6 +246,7 @@ fn devices(node: &Node, anchor: &str, name: &str) -> Option<Table> {
         ],
         hidden: (total - rows.len()) as u64,
         hidden_what: "the idlest",
+        hidden_where: "",
         rows,
     })
 }

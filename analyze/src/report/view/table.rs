@@ -14,6 +14,8 @@ pub(super) struct Table {
     /// How many rows were left out, and of what.
     pub(super) hidden: u64,
     pub(super) hidden_what: &'static str,
+    /// Where they are, unless in report.json.
+    pub(super) hidden_where: &'static str,
 }
 
 impl askama::filters::HtmlSafe for Table {}

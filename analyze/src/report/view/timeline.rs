@@ -202,6 +202,7 @@ pub(super) fn changes(context: &Context<'_>, shown: u64) -> Option<Table> {
         ],
         hidden: (changes.len() - rows.len()) as u64,
         hidden_what: "later ones",
+        hidden_where: "",
         rows,
     })
 }
