@@ -245,18 +245,24 @@ pub fn xml(text: &str) -> String {
 #[must_use]
 pub fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in clean(text).chars() {
+    let text = clean(text);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
         match c {
             '\n' | '\t' => out.push(' '),
             '<' => out.push_str("&lt;"),
             '&' => out.push_str("&amp;"),
+            // Within a word it is no emphasis.
+            '_' if out.ends_with(char::is_alphanumeric) && chars.peek().is_some_and(|c| c.is_alphanumeric()) => {
+                out.push('_')
+            }
             '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '>' | '~' | '!' => {
                 out.push('\\');
                 out.push(c);
             }
-            // An address or a mention must not become a link in the ticket.
+            // A mention or an address must not become a link in the ticket.
             '@' => out.push_str("&#64;"),
-            ':' => out.push_str("&#58;"),
+            ':' if chars.peek() == Some(&'/') => out.push_str("&#58;"),
             c => out.push(c),
         }
     }
@@ -298,6 +304,7 @@ mod tests {
         assert_eq!(xml("<\"&'>\u{1}"), "&lt;&quot;&amp;&#39;&gt;\\u{1}");
         assert_eq!(shell_word("it's"), r"'it'\''s'");
         assert_eq!(markdown("a|b\n<i>"), "a\\|b &lt;i\\>");
+        assert_eq!(markdown("at 10:30, product_id _x_ https://x"), "at 10:30, product_id \\_x\\_ https&#58;//x");
     }
 
     #[test]
