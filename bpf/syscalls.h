@@ -26,6 +26,32 @@ enum {
 #define SYSCALL_RUNNING(regs) ((long)(regs)->ax == -38)
 /* thread_info.status, arch/x86/include/asm/thread_info.h: TS_COMPAT */
 #define TASK_IS_COMPAT(task) ((task)->thread_info.status & 2)
+/* The same calls of 32-bit tasks (arch/x86/entry/syscalls/syscall_32.tbl). */
+enum {
+	COMPAT_NR_READ = 3,
+	COMPAT_NR_WRITE = 4,
+	COMPAT_NR_SOCKETCALL = 102,
+	COMPAT_NR_READV = 145,
+	COMPAT_NR_WRITEV = 146,
+	COMPAT_NR_SENDFILE = 187,
+	COMPAT_NR_SENDFILE64 = 239,
+	COMPAT_NR_SENDTO = 369,
+	COMPAT_NR_SENDMSG = 370,
+	COMPAT_NR_RECVFROM = 371,
+	COMPAT_NR_RECVMSG = 372,
+	COMPAT_NR_SEND = -1, /* none: SENDTO or SOCKETCALL */
+	COMPAT_NR_RECV = -2,
+};
+#define COMPAT_NR_SOCKETCALL COMPAT_NR_SOCKETCALL
+#define COMPAT_PARM1(regs) ((__u32)(regs)->bx)
+#define COMPAT_PARM2(regs) ((__u32)(regs)->cx)
+#define COMPAT_PARM3(regs) ((__u32)(regs)->dx)
+#define COMPAT_PARM4(regs) ((__u32)(regs)->si)
+/* Numbers of the above that no 64-bit task's call of interest has: only for these is it asked which kind it is. */
+#define COMPAT_CANDIDATE(number)                                                                                    \
+	((number) == COMPAT_NR_READ || (number) == COMPAT_NR_WRITE || (number) == COMPAT_NR_SOCKETCALL ||           \
+	 (number) == COMPAT_NR_READV || (number) == COMPAT_NR_WRITEV || (number) == COMPAT_NR_SENDFILE ||           \
+	 (number) == COMPAT_NR_SENDFILE64 || ((number) >= COMPAT_NR_SENDTO && (number) <= COMPAT_NR_RECVMSG))
 #elif defined(__TARGET_ARCH_arm64)
 enum {
 	NR_READ = 63,
@@ -49,6 +75,29 @@ enum {
 #define SYSCALL_RUNNING(regs) ((regs)->regs[0] == (regs)->orig_x0)
 /* thread_info.flags, arch/arm64/include/asm/thread_info.h: TIF_32BIT */
 #define TASK_IS_COMPAT(task) ((task)->thread_info.flags & (1UL << 22))
+/* The same calls of 32-bit tasks (arch/arm64/tools/syscall_32.tbl). */
+enum {
+	COMPAT_NR_READ = 3,
+	COMPAT_NR_WRITE = 4,
+	COMPAT_NR_READV = 145,
+	COMPAT_NR_WRITEV = 146,
+	COMPAT_NR_SENDFILE = 187,
+	COMPAT_NR_SENDFILE64 = 239,
+	COMPAT_NR_SEND = 289,
+	COMPAT_NR_SENDTO = 290,
+	COMPAT_NR_RECV = 291,
+	COMPAT_NR_RECVFROM = 292,
+	COMPAT_NR_SENDMSG = 296,
+	COMPAT_NR_RECVMSG = 297,
+};
+#define COMPAT_PARM1(regs) ((__u32)(regs)->orig_x0)
+#define COMPAT_PARM3(regs) ((__u32)(regs)->regs[2])
+#define COMPAT_PARM4(regs) ((__u32)(regs)->regs[3])
+/* Numbers of the above that no 64-bit task's call of interest has: only for these is it asked which kind it is. */
+#define COMPAT_CANDIDATE(number)                                                                                    \
+	((number) == COMPAT_NR_READ || (number) == COMPAT_NR_WRITE || (number) == COMPAT_NR_READV ||                \
+	 (number) == COMPAT_NR_WRITEV || (number) == COMPAT_NR_SENDFILE || (number) == COMPAT_NR_SENDFILE64 ||      \
+	 ((number) >= COMPAT_NR_SEND && (number) <= COMPAT_NR_RECVMSG))
 #endif
 
 #endif

@@ -38,6 +38,8 @@ static __always_inline void emit(struct task_struct *task, __u8 what)
 	event->what = what;
 	event->reserved = 0;
 	event->arguments_length = 0;
+	/* The ring's memory holds older events, payload among them. */
+	__builtin_memset(event->arguments, 0, sizeof(event->arguments));
 	BPF_CORE_READ_INTO(&event->comm, task, comm);
 	if (what == PROCESS_EXEC) {
 		unsigned long start = BPF_CORE_READ(task, mm, arg_start);

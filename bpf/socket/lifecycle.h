@@ -14,7 +14,8 @@
 /* The address that connect() was given, before anything in the kernel (socket load balancing, NAT) replaced it. */
 static __always_inline void read_asked(struct state_event *event)
 {
-#ifndef KFR_SYSCALL_HOOK
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) /* before 5.15 */
+		return;
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	if (SYSCALL_NUMBER(regs) != NR_CONNECT || !SYSCALL_RUNNING(regs) || TASK_IS_COMPAT(task))
@@ -31,7 +32,19 @@ static __always_inline void read_asked(struct state_event *event)
 		return;
 	event->asked_family = address.family;
 	event->asked_port = bpf_ntohs(address.port);
-#endif
+}
+
+/* With a filter by task, a change is recorded only for sockets that a recorded task has touched. */
+static __always_inline bool is_recorded(const struct sock *sk, struct socket_state *state)
+{
+	if ((config.filter_process || config.filter_cgroup) && !state->announced && !(state->passed & PASSED_TASK))
+		return false;
+	if (!config.filter_port || state->announced || (state->passed & PASSED_PORT))
+		return true;
+	if (!passes_port(sk))
+		return false;
+	state->passed |= PASSED_PORT;
+	return true;
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -47,7 +60,7 @@ int BPF_PROG(on_state, struct sock *sk, int old_state, int new_state)
 	__u64 identity = bpf_get_current_pid_tgid();
 	if (own && (__u32)(identity >> 32) == config.own_process)
 		return 0;
-	bool begins = new_state == TCP_SYN_SENT || (new_state == TCP_ESTABLISHED && old_state != TCP_SYN_SENT);
+	bool begins = own || (new_state == TCP_ESTABLISHED && old_state != TCP_SYN_SENT);
 	struct counters *count = cpu_counters();
 	if (!count)
 		return 0;
@@ -61,12 +74,13 @@ int BPF_PROG(on_state, struct sock *sk, int old_state, int new_state)
 	bool filtered = config.filter_process || config.filter_cgroup;
 	if (new_state == TCP_SYN_SENT) {
 		state->role = ROLE_CLIENT;
+		state->announced = 0; /* connected anew, maybe to somebody else */
 		if (filtered && passes_task(identity >> 32))
-			state->settled = 1;
+			state->passed |= PASSED_TASK;
 	} else if (new_state == TCP_LISTEN) {
 		state->role = ROLE_LISTENER;
 		if (filtered && passes_task(identity >> 32))
-			state->settled = 1;
+			state->passed |= PASSED_TASK;
 	} else if (new_state == TCP_ESTABLISHED) {
 		state->role = old_state == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER;
 		state->opened_ns = now;
@@ -77,10 +91,7 @@ int BPF_PROG(on_state, struct sock *sk, int old_state, int new_state)
 				pair_by_sequence(state);
 		}
 	}
-	/* With a filter by task, a change is recorded only for sockets that a recorded task has touched. */
-	if (filtered && !state->settled && !state->announced)
-		return 0;
-	if (!passes_port(sk))
+	if (!is_recorded(sk, state))
 		return 0;
 
 	struct event_header header;
@@ -132,9 +143,7 @@ static __always_inline int emit_tcp(struct sock *sk, __u8 what)
 		struct socket_state *state = state_of(sk, 0);
 		if (state)
 			id = state->id;
-		if ((config.filter_process || config.filter_cgroup) && (!state || (!state->announced && !state->settled)))
-			return 0;
-		if (!passes_port(sk))
+		if (state ? !is_recorded(sk, state) : config.filter_process || config.filter_cgroup || !passes_port(sk))
 			return 0;
 	} else if (config.filter_process || config.filter_cgroup || config.filter_port) {
 		return 0;

@@ -41,8 +41,13 @@ struct socket_state {
 	__u8 side; /* which side of `pair` it is, 0 or 1 */
 	__u8 family;
 	__u8 unconnected; /* datagram socket without a fixed peer */
-	__u8 settled; /* 1: nothing about it needs to be looked up again */
+	__u8 passed; /* PASSED_: filters that it is known to pass */
 	__u64 inode; /* syscall hook: tells a reused address */
+};
+
+enum {
+	PASSED_TASK = 1, /* a recorded task has connected it or listens on it */
+	PASSED_PORT = 2, /* it had a recorded port; when it closes it has none any more */
 };
 
 #ifdef KFR_SYSCALL_HOOK
@@ -304,7 +309,7 @@ static __always_inline void describe(struct socket_event *event, const struct so
 		int length = BPF_CORE_READ(address, len) - 2; /* less sun_family */
 		if (length > 0 && length <= (int)sizeof(event->path)) {
 			bpf_core_read(event->path, length, &address->name[0].sun_path);
-			event->path_length = length;
+			event->path_length = event->path[0] ? length - 1 : length; /* a name in the file system ends in a zero */
 		}
 	}
 }

@@ -54,10 +54,10 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 			fields.offset = *counted;
 			__sync_fetch_and_add(counted, moved);
 		} else if (direction == DIRECTION_SENT) {
-			fields.offset = (__u32)(BPF_CORE_READ(tcp, write_seq) - moved);
+			fields.offset = (__u32)(BPF_CORE_READ(tcp, write_seq) - build->later - moved);
 			stamp = BPF_CORE_READ(tcp, tcp_wstamp_ns);
 		} else {
-			fields.offset = (__u32)(BPF_CORE_READ(tcp, copied_seq) - moved);
+			fields.offset = (__u32)(BPF_CORE_READ(tcp, copied_seq) - build->later - moved);
 			stamp = BPF_CORE_READ(tcp, tcp_clock_cache);
 		}
 		__u64 age = now - control.boot_offset_ns - stamp;
@@ -83,14 +83,118 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 	return 0;
 }
 
-/* One entry of a sendmmsg or recvmmsg, at scratch->at: a global function, verified once and not once a turn of the loop. */
-__noinline int transfer_message(__u64 address, __u32 moved, __u32 direction)
+/* Length of one message of a sendmmsg or recvmmsg; 0 where it can't be read. */
+static __always_inline __u32 message_length(__u64 entry)
 {
+	__u32 length = 0;
+	bpf_probe_read_user(&length, sizeof(length), &((struct user_messages_entry *)entry)->length);
+	return length;
+}
+
+/*
+ * One message of a sendmmsg or recvmmsg. A global function, verified once and not once a turn of the loop. The socket's
+ * state is found by `address`.
+ */
+__noinline int transfer_message(__u64 address, __u64 entry, __u32 direction, __u32 discarded)
+{
+	struct scratch *build = cpu_scratch();
 	struct sock *sk = (struct sock *)address;
 	struct socket_state *state = bpf_map_lookup_elem(&states, &address);
-	if (!state)
+	if (!state || !build)
 		return 0;
-	return transfer(sk, state, cpu_scratch(), moved, direction & 1);
+	__u32 moved = message_length(entry);
+	if (!moved)
+		return 0;
+	build->later -= moved;
+	build->at = (struct buffers){};
+	if (discarded)
+		build->at.missing = MISSING_DISCARDED;
+	else
+		use_message(&build->at, entry);
+	return transfer(sk, state, build, moved, direction & 1);
+}
+
+/* Bytes of all messages of a call: scratch->later. A function of its own, or the verifier multiplies the two loops. */
+__noinline int sum_messages(__u64 entries, __u32 messages)
+{
+	struct scratch *build = cpu_scratch();
+	if (!build)
+		return 0;
+	build->later = 0;
+	for (__u32 i = 0; i < MAX_MESSAGES; i++) {
+		if (i >= messages)
+			break;
+		build->later += message_length(entries + i * sizeof(struct user_messages_entry));
+	}
+	return 0;
+}
+
+/* All messages of a sendmmsg or recvmmsg that has returned. */
+__noinline int transfer_messages(__u64 socket, __u64 entries, __u32 messages, __u32 direction, __u32 discarded)
+{
+	/* Sequence numbers are known as of now: each message's own lies before the later ones. */
+	sum_messages(entries, messages);
+	for (__u32 i = 0; i < MAX_MESSAGES; i++) {
+		if (i >= messages)
+			break;
+		transfer_message(socket, entries + i * sizeof(struct user_messages_entry), direction, discarded);
+	}
+	return 0;
+}
+
+/* A 32-bit task's call, by its own numbers; false if it moves nothing on a socket. */
+static __always_inline bool decode_compat(struct pt_regs *regs, __u64 *fd, __u32 *direction, __u32 *flags)
+{
+	*fd = COMPAT_PARM1(regs);
+	switch (SYSCALL_NUMBER(regs)) {
+	case COMPAT_NR_READ:
+	case COMPAT_NR_READV:
+		*direction = DIRECTION_RECEIVED;
+		return true;
+	case COMPAT_NR_RECV:
+	case COMPAT_NR_RECVFROM:
+		*direction = DIRECTION_RECEIVED;
+		*flags = COMPAT_PARM4(regs);
+		return true;
+	case COMPAT_NR_RECVMSG:
+		*direction = DIRECTION_RECEIVED;
+		*flags = COMPAT_PARM3(regs);
+		return true;
+	case COMPAT_NR_WRITE:
+	case COMPAT_NR_WRITEV:
+	case COMPAT_NR_SEND:
+	case COMPAT_NR_SENDTO:
+	case COMPAT_NR_SENDMSG:
+	case COMPAT_NR_SENDFILE:
+	case COMPAT_NR_SENDFILE64:
+		return true;
+#ifdef COMPAT_NR_SOCKETCALL
+	case COMPAT_NR_SOCKETCALL: {
+		/* One number for all socket calls, their arguments in memory (include/uapi/linux/net.h). */
+		__u32 arguments[4] = {};
+		if (bpf_probe_read_user(arguments, sizeof(arguments), (void *)(__u64)(__u32)COMPAT_PARM2(regs)))
+			return false;
+		*fd = arguments[0];
+		switch ((__u32)COMPAT_PARM1(regs)) {
+		case 9: /* SYS_SEND */
+		case 11: /* SYS_SENDTO */
+		case 16: /* SYS_SENDMSG */
+			return true;
+		case 10: /* SYS_RECV */
+		case 12: /* SYS_RECVFROM */
+			*direction = DIRECTION_RECEIVED;
+			*flags = arguments[3];
+			return true;
+		case 17: /* SYS_RECVMSG */
+			*direction = DIRECTION_RECEIVED;
+			*flags = arguments[2];
+			return true;
+		}
+		return false;
+	}
+#endif
+	}
+	return false;
 }
 
 SEC("tp_btf/sys_exit")
@@ -128,9 +232,20 @@ int BPF_PROG(on_exit, struct pt_regs *regs, long result)
 		fd = PT_REGS_PARM3_SYSCALL(regs);
 		break;
 	default:
-		return 0;
+		if (!COMPAT_CANDIDATE(number))
+			return 0;
+		direction = ~0U; /* only a 32-bit task's numbers */
 	}
 	struct task_struct *task = bpf_get_current_task_btf();
+	bool compat = TASK_IS_COMPAT(task);
+	if (compat) {
+		direction = DIRECTION_SENT;
+		flags = 0;
+		if (!decode_compat(regs, &fd, &direction, &flags))
+			return 0;
+	} else if (direction == ~0U) {
+		return 0;
+	}
 	struct file *file = file_of(task, fd);
 	if (!file)
 		return 0;
@@ -167,27 +282,18 @@ int BPF_PROG(on_exit, struct pt_regs *regs, long result)
 	struct scratch *build = cpu_scratch();
 	if (!build)
 		return 0;
-	bool compat = BPF_CORE_READ(task, thread_info.status) & 2;
-	if (number == NR_SENDMMSG || number == NR_RECVMMSG) {
-		__u64 entries = PT_REGS_PARM2_SYSCALL(regs);
-		for (__u32 i = 0; i < MAX_SEGMENTS; i++) {
-			if (i >= result)
-				break;
-			struct user_messages_entry *entry = (void *)(entries + i * sizeof(struct user_messages_entry));
-			build->at = (struct buffers){};
-			__u32 moved = 0;
-			if (compat || bpf_probe_read_user(&moved, sizeof(moved), &entry->length))
-				break;
-			use_message(&build->at, (__u64)entry);
-			if (moved)
-				transfer_message((__u64)sk, moved, direction);
-		}
+	/* MSG_TRUNC on a stream (TCP and MPTCP; unix sockets don't know it) moves on without copying. */
+	bool discarded = direction == DIRECTION_RECEIVED && (flags & (MSG_TRUNC | MSG_SOCK_DEVMEM)) && family != AF_UNIX &&
+			 state->offset_kind != OFFSET_DATAGRAM;
+	if (!compat && (number == NR_SENDMMSG || number == NR_RECVMMSG)) {
+		transfer_messages((__u64)sk, PT_REGS_PARM2_SYSCALL(regs), result, direction, discarded);
 		return 0;
 	}
 	build->at = (struct buffers){};
+	build->later = 0;
 	if (compat)
 		build->at.missing = MISSING_COMPAT;
-	else if (direction == DIRECTION_RECEIVED && (flags & MSG_TRUNC) && state->offset_kind == OFFSET_TCP)
+	else if (discarded)
 		build->at.missing = MISSING_DISCARDED;
 	else
 		locate_single(&build->at, regs, number);

@@ -16,6 +16,8 @@
 #define MAX_KEPT 16384
 /* Most iovec entries walked; nginx and databases stay well below. */
 #define MAX_SEGMENTS 64
+/* Most messages of one sendmmsg or recvmmsg (UIO_MAXIOV, include/uapi/linux/uio.h). */
+#define MAX_MESSAGES 1024
 
 /* Where a transfer's bytes are. */
 struct buffers {
@@ -36,6 +38,7 @@ struct scratch {
 	struct buffers at;
 	__u32 keep;
 	__u32 filled;
+	__u64 later; /* bytes of the same call that come after this message */
 	/* The event, where it is built outside the ring because its size is not known beforehand. */
 	__u8 head[24]; /* so that both kinds of event end where the payload begins */
 	struct data_event data;
@@ -230,7 +233,7 @@ __noinline int emit_gathered(__u32 datagram)
 			build->filled += take;
 		}
 		if (missing == MISSING_NOTHING && build->filled < build->keep)
-			missing = MISSING_SEGMENTS;
+			missing = segments > MAX_SEGMENTS ? MISSING_SEGMENTS : MISSING_DISCARDED;
 	}
 	__u64 size = build->filled;
 	OPAQUE(size);
@@ -333,7 +336,7 @@ static __always_inline void finish(struct data_event *fields, struct socket_stat
 		}
 	} else if (!at->iov && keep > at->length) {
 		keep = at->length; /* a cut datagram reports more than its buffer holds */
-		fields->missing = MISSING_LIMIT;
+		fields->missing = MISSING_DISCARDED;
 	}
 	fields->kept = keep;
 	fill_header(&fields->header, count, datagram ? KIND_DATAGRAM : KIND_DATA, now);

@@ -55,7 +55,8 @@ pub const MISSING_FAULT: u8 = 8;
 pub const MISSING_SEGMENTS: u8 = 9;
 /// `DataEvent::missing`: the message's place in a `sendmmsg` or `recvmmsg` is uncertain.
 pub const MISSING_MESSAGE_INDEX: u8 = 10;
-/// `DataEvent::missing`: `MSG_TRUNC` on TCP discards bytes without copying them.
+/// `DataEvent::missing`: the kernel discarded them without copying: `MSG_TRUNC` on TCP and MPTCP, a datagram longer than
+/// its buffer.
 pub const MISSING_DISCARDED: u8 = 11;
 
 /// `role`: not known.
