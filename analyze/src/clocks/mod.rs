@@ -14,7 +14,8 @@ pub struct Clock {
 impl Clock {
     /// Builds it from the anchors of a bundle, in any order.
     pub fn new(anchors: &[Anchor]) -> Self {
-        let mut points: Vec<(u64, u64)> = anchors.iter().map(|anchor| (anchor.boottime_ns, anchor.realtime_ns)).collect();
+        let mut points: Vec<(u64, u64)> =
+            anchors.iter().map(|anchor| (anchor.boottime_ns, anchor.realtime_ns)).collect();
         points.sort_unstable();
         points.dedup_by_key(|point| point.0);
         let uncertainty_ns = anchors.iter().map(|anchor| anchor.uncertainty_ns).max().unwrap_or_default();

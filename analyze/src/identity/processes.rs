@@ -86,7 +86,9 @@ impl Processes {
         for _ in 0..16 {
             let Some(process) = self.get(bundle, current) else { return current };
             match self.get(bundle, process.parent) {
-                Some(parent) if parent.pid != 0 && parent.comm == process.comm && parent.pid != current => current = parent.pid,
+                Some(parent) if parent.pid != 0 && parent.comm == process.comm && parent.pid != current => {
+                    current = parent.pid
+                }
                 _ => return current,
             }
         }
@@ -146,7 +148,10 @@ mod tests {
         processes.add_fact(0, fact(1, 0, "init", "/sbin/init", &["init"]));
         processes.add_fact(0, fact(10, 1, "nginx", "/usr/sbin/nginx", &["nginx: master"]));
         processes.add_fact(0, fact(11, 10, "nginx", "/usr/sbin/nginx", &["nginx: worker"]));
-        processes.add_fact(0, fact(20, 1, "python3", "/usr/bin/python3.11", &["python3", "-u", "/srv/shop/app.py", "--port"]));
+        processes.add_fact(
+            0,
+            fact(20, 1, "python3", "/usr/bin/python3.11", &["python3", "-u", "/srv/shop/app.py", "--port"]),
+        );
         assert_eq!(processes.group(0, 11), 10);
         assert_eq!(processes.program(0, 11).as_deref(), Some("nginx"));
         assert_eq!(processes.program(0, 20).as_deref(), Some("app.py"));

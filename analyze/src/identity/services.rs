@@ -79,10 +79,17 @@ impl Services {
                 services.by_process.insert((bundle, *pid), index);
             }
             services.by_name.insert((kind, Some(bundle), name.clone()), index);
-            services.all.push(Service { kind, name, bundle: Some(bundle), processes: pids, listening: BTreeSet::new() });
+            services.all.push(Service {
+                kind,
+                name,
+                bundle: Some(bundle),
+                processes: pids,
+                listening: BTreeSet::new(),
+            });
         }
         for socket in sockets.all() {
-            if let (ROLE_LISTENER | ROLE_SERVER, Some(index)) = (socket.role, services.of_process(socket.id.0, socket.process))
+            if let (ROLE_LISTENER | ROLE_SERVER, Some(index)) =
+                (socket.role, services.of_process(socket.id.0, socket.process))
                 && let Some(service) = services.all.get_mut(index as usize)
                 && !matches!(&socket.local, Endpoint::Path(path) if path.is_empty())
             {
@@ -113,7 +120,13 @@ impl Services {
         let index = *self.by_name.entry((ServiceKind::External, None, name.clone())).or_insert(next);
         if index == next {
             let listening = if is_server { BTreeSet::from([endpoint.clone()]) } else { BTreeSet::new() };
-            self.all.push(Service { kind: ServiceKind::External, name, bundle: None, processes: BTreeSet::new(), listening });
+            self.all.push(Service {
+                kind: ServiceKind::External,
+                name,
+                bundle: None,
+                processes: BTreeSet::new(),
+                listening,
+            });
         }
         index
     }

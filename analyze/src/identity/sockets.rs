@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kfr_bundle::Address;
 use kfr_bundle::events::{
-    FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, OFFSET_TCP, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN, SocketEvent,
-    StateEvent, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent,
+    FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, OFFSET_TCP, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
+    SocketEvent, StateEvent, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent,
 };
 use rustc_hash::FxHashMap;
 
@@ -245,7 +245,9 @@ impl Sockets {
     pub fn add_state(&mut self, bundle: u32, event: &StateEvent, evidence: Address) {
         let local = endpoint(event.family, event.local_address, event.local_port);
         let remote = endpoint(event.family, event.remote_address, event.remote_port);
-        if event.new_state == TCP_LISTEN && let Endpoint::Ip(_, port) = local {
+        if event.new_state == TCP_LISTEN
+            && let Endpoint::Ip(_, port) = local
+        {
             self.listening.insert((bundle, event.netns, port));
         }
         let time_ns = event.header.time_ns;

@@ -109,7 +109,8 @@ impl Histogram {
             return None;
         }
         // The rank is at least 1 and at most the number of values.
-        let rank = u64::try_from((u128::from(self.count) * u128::from(permille.min(1000))).div_ceil(1000)).unwrap_or(u64::MAX);
+        let rank =
+            u64::try_from((u128::from(self.count) * u128::from(permille.min(1000))).div_ceil(1000)).unwrap_or(u64::MAX);
         let rank = rank.max(1);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {

@@ -246,7 +246,10 @@ fn template_path(path: &str, out: &mut String) {
         let digits = segment.bytes().filter(u8::is_ascii_digit).count();
         if !segment.is_empty() && digits == segment.len() {
             out.push_str("{n}");
-        } else if segment.len() >= 16 && digits >= 4 && segment.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_') {
+        } else if segment.len() >= 16
+            && digits >= 4
+            && segment.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_')
+        {
             out.push_str("{id}");
         } else {
             out.push_str(segment);

@@ -65,7 +65,8 @@ impl Statements {
         let Some(text) = &request.exchange.statement else { return };
         let index = self.slot(request.protocol, text);
         let end_ns = request.start_ns.saturating_add(request.duration_ns.unwrap_or_default());
-        let run = self.runs.entry(request.connection).or_insert(RunState { statement: index, length: 0, last_end_ns: 0 });
+        let run =
+            self.runs.entry(request.connection).or_insert(RunState { statement: index, length: 0, last_end_ns: 0 });
         if run.statement == index && request.start_ns.saturating_sub(run.last_end_ns) <= RUN_GAP_NS {
             run.length += 1;
         } else {

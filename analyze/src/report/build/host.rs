@@ -34,7 +34,10 @@ pub fn build(node: &NodeFacts, input: &Input) -> Node {
             .collect(),
         interfaces: names(|sample| sample.interfaces.iter().map(|interface| interface.name.clone()).collect())
             .into_iter()
-            .map(|name| Interface { samples: pairs().filter_map(|(a, b)| interface(node, &name, a, b)).collect(), name })
+            .map(|name| Interface {
+                samples: pairs().filter_map(|(a, b)| interface(node, &name, a, b)).collect(),
+                name,
+            })
             .collect(),
         weakened_by: Vec::new(),
     }
@@ -99,7 +102,9 @@ fn sample(node: &NodeFacts, before: &HostSample, after: &HostSample) -> document
         start_ns: node.clock.wall_ns(before.time_ns),
         duration_ns,
         cores: cores.collect(),
-        memory_used_bytes: memory("MemTotal").zip(memory("MemAvailable")).map(|(total, free)| total.saturating_sub(free)),
+        memory_used_bytes: memory("MemTotal")
+            .zip(memory("MemAvailable"))
+            .map(|(total, free)| total.saturating_sub(free)),
         memory_available_bytes: memory("MemAvailable"),
         load_1m: after.load_milli.first().map(|load| *load as f64 / 1000.0),
         runnable: Some(after.runnable),

@@ -19,7 +19,17 @@ struct Entries(Vec<LedgerEntry>);
 
 impl Entries {
     #[allow(clippy::too_many_arguments)]
-    fn add(&mut self, id: &str, area: &str, what: &str, count: u64, unit: &str, effect: &str, weakens: &[Figure], severity: Severity) {
+    fn add(
+        &mut self,
+        id: &str,
+        area: &str,
+        what: &str,
+        count: u64,
+        unit: &str,
+        effect: &str,
+        weakens: &[Figure],
+        severity: Severity,
+    ) {
         if count > 0 {
             self.0.push(LedgerEntry {
                 id: format!("l-{id}"),
@@ -45,50 +55,203 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
     let mut entries = Entries(Vec::new());
     use Figure::{Bytes, Latency, Network, Requests, Sql, Time, Topology};
     let all = [Requests, Latency, Bytes, Topology, Sql, Network];
-    entries.add("lost", "kernel", "Events lost because the kernel buffer was full", recorded("events_lost"), "events",
-        "Requests in those moments are missing or look unanswered", &all, Severity::Critical);
-    entries.add("missing", "bundle", "Events with a number that no block holds", missing_numbers, "events",
-        "Requests in those moments are missing or look unanswered", &all, Severity::Critical);
-    entries.add("unwritten", "disk", "Rows recorded but not written", recorded("rows_not_written"), "rows",
-        "The end of the recording is missing", &all, Severity::Critical);
-    entries.add("recursion", "kernel", "Probe runs that the kernel skipped", recorded("recursion_misses"), "events",
-        "Single calls are missing", &[Requests, Bytes], Severity::Warning);
-    entries.add("stateless", "kernel", "Sockets for which the kernel had no memory", recorded("sockets_without_state"), "events",
-        "Their bytes are missing", &[Requests, Bytes], Severity::Critical);
-    entries.add("blocks", "bundle", "Blocks that can't be read", found.bad_blocks, "blocks",
-        "Everything in them is missing", &all, Severity::Critical);
-    let damage = |pick: fn(&kfr_bundle::Damage) -> u64| inputs.iter().map(|input| pick(input.reader.damage())).sum::<u64>();
-    entries.add("damage", "bundle", "Damaged parts of the file", damage(|damage| damage.lost_bytes), "bytes",
-        "Everything in them is missing", &all, Severity::Critical);
-    entries.add("missing-blocks", "bundle", "Blocks that are not in the file", damage(kfr_bundle::Damage::missing_block_count), "blocks",
-        "Everything in them is missing", &all, Severity::Critical);
-    entries.add("unknown-kinds", "bundle", "Blocks of a kind that this version doesn't know", damage(|damage| damage.unknown_kinds), "blocks",
-        "A newer version shows more", &[], Severity::Info);
-    entries.add("cut-off", "bundle", "Recordings that were cut off", damage(|damage| u64::from(damage.no_footer)), "bundles",
-        "Up to a second before the end may be missing", &[Requests, Time], Severity::Warning);
-    entries.add("malformed", "bundle", "Rows or blocks that can't be decoded", nodes.iter().map(|node| node.malformed).sum(), "rows",
-        "Names of processes or sockets may be missing", &[Topology], Severity::Warning);
+    entries.add(
+        "lost",
+        "kernel",
+        "Events lost because the kernel buffer was full",
+        recorded("events_lost"),
+        "events",
+        "Requests in those moments are missing or look unanswered",
+        &all,
+        Severity::Critical,
+    );
+    entries.add(
+        "missing",
+        "bundle",
+        "Events with a number that no block holds",
+        missing_numbers,
+        "events",
+        "Requests in those moments are missing or look unanswered",
+        &all,
+        Severity::Critical,
+    );
+    entries.add(
+        "unwritten",
+        "disk",
+        "Rows recorded but not written",
+        recorded("rows_not_written"),
+        "rows",
+        "The end of the recording is missing",
+        &all,
+        Severity::Critical,
+    );
+    entries.add(
+        "recursion",
+        "kernel",
+        "Probe runs that the kernel skipped",
+        recorded("recursion_misses"),
+        "events",
+        "Single calls are missing",
+        &[Requests, Bytes],
+        Severity::Warning,
+    );
+    entries.add(
+        "stateless",
+        "kernel",
+        "Sockets for which the kernel had no memory",
+        recorded("sockets_without_state"),
+        "events",
+        "Their bytes are missing",
+        &[Requests, Bytes],
+        Severity::Critical,
+    );
+    entries.add(
+        "blocks",
+        "bundle",
+        "Blocks that can't be read",
+        found.bad_blocks,
+        "blocks",
+        "Everything in them is missing",
+        &all,
+        Severity::Critical,
+    );
+    let damage =
+        |pick: fn(&kfr_bundle::Damage) -> u64| inputs.iter().map(|input| pick(input.reader.damage())).sum::<u64>();
+    entries.add(
+        "damage",
+        "bundle",
+        "Damaged parts of the file",
+        damage(|damage| damage.lost_bytes),
+        "bytes",
+        "Everything in them is missing",
+        &all,
+        Severity::Critical,
+    );
+    entries.add(
+        "missing-blocks",
+        "bundle",
+        "Blocks that are not in the file",
+        damage(kfr_bundle::Damage::missing_block_count),
+        "blocks",
+        "Everything in them is missing",
+        &all,
+        Severity::Critical,
+    );
+    entries.add(
+        "unknown-kinds",
+        "bundle",
+        "Blocks of a kind that this version doesn't know",
+        damage(|damage| damage.unknown_kinds),
+        "blocks",
+        "A newer version shows more",
+        &[],
+        Severity::Info,
+    );
+    entries.add(
+        "cut-off",
+        "bundle",
+        "Recordings that were cut off",
+        damage(|damage| u64::from(damage.no_footer)),
+        "bundles",
+        "Up to a second before the end may be missing",
+        &[Requests, Time],
+        Severity::Warning,
+    );
+    entries.add(
+        "malformed",
+        "bundle",
+        "Rows or blocks that can't be decoded",
+        nodes.iter().map(|node| node.malformed).sum(),
+        "rows",
+        "Names of processes or sockets may be missing",
+        &[Topology],
+        Severity::Warning,
+    );
     for (reason, loss) in &found.missing {
         let (id, what, effect, severity) = describe(*reason);
         entries.add(&format!("payload-{id}"), "payload", what, loss.bytes, "bytes", effect, &[Requests, Sql], severity);
     }
-    entries.add("unseen", "network", "Bytes that no event shows", found.unseen_bytes, "bytes",
-        "Moved by splice, zero-copy receive or sockmap, or lost: what they carried is unknown", &[Requests, Bytes], Severity::Warning);
-    entries.add("skipped", "decoder", "Bytes passed over to find the start of a message", found.skipped_bytes, "bytes",
-        "Requests in them are not counted", &[Requests], Severity::Info);
-    entries.add("unknown", "decoder", "Bytes of connections in no known protocol", found.unknown_bytes, "bytes",
-        "Their requests are not counted", &[Requests, Latency], Severity::Info);
-    entries.add("encrypted", "decoder", "Bytes of encrypted connections", found.encrypted_bytes, "bytes",
-        "Their requests can't be read", &[Requests, Latency], Severity::Warning);
-    entries.add("mid-stream", "capture", "Connections that were open before the capture", found.mid_stream_connections, "connections",
-        "What they carried before is not counted; statements prepared before have no text", &[Sql], Severity::Info);
-    entries.add("order", "capture", "Calls of several threads on one socket whose order is a guess", found.order_uncertain, "calls",
-        "Requests around them may be cut wrongly", &[Requests], Severity::Warning);
-    entries.add("strangers", "capture", "Events of sockets whose identity was not recorded", found.events_without_socket, "events",
-        "They belong to no connection", &[Requests, Topology], Severity::Warning);
+    entries.add(
+        "unseen",
+        "network",
+        "Bytes that no event shows",
+        found.unseen_bytes,
+        "bytes",
+        "Moved by splice, zero-copy receive or sockmap, or lost: what they carried is unknown",
+        &[Requests, Bytes],
+        Severity::Warning,
+    );
+    entries.add(
+        "skipped",
+        "decoder",
+        "Bytes passed over to find the start of a message",
+        found.skipped_bytes,
+        "bytes",
+        "Requests in them are not counted",
+        &[Requests],
+        Severity::Info,
+    );
+    entries.add(
+        "unknown",
+        "decoder",
+        "Bytes of connections in no known protocol",
+        found.unknown_bytes,
+        "bytes",
+        "Their requests are not counted",
+        &[Requests, Latency],
+        Severity::Info,
+    );
+    entries.add(
+        "encrypted",
+        "decoder",
+        "Bytes of encrypted connections",
+        found.encrypted_bytes,
+        "bytes",
+        "Their requests can't be read",
+        &[Requests, Latency],
+        Severity::Warning,
+    );
+    entries.add(
+        "mid-stream",
+        "capture",
+        "Connections that were open before the capture",
+        found.mid_stream_connections,
+        "connections",
+        "What they carried before is not counted; statements prepared before have no text",
+        &[Sql],
+        Severity::Info,
+    );
+    entries.add(
+        "order",
+        "capture",
+        "Calls of several threads on one socket whose order is a guess",
+        found.order_uncertain,
+        "calls",
+        "Requests around them may be cut wrongly",
+        &[Requests],
+        Severity::Warning,
+    );
+    entries.add(
+        "strangers",
+        "capture",
+        "Events of sockets whose identity was not recorded",
+        found.events_without_socket,
+        "events",
+        "They belong to no connection",
+        &[Requests, Topology],
+        Severity::Warning,
+    );
     for fact in nodes.iter().flat_map(|node| &node.manifest.probes).filter(|fact| !fact.attached) {
-        entries.add(&format!("probe-{}", fact.name.replace('/', "-")), "capture", &format!("Probe {} did not run: {}", fact.name, fact.reason),
-            1, "probes", &format!("Not recorded: {}", fact.costs), &[Network, Topology], Severity::Warning);
+        entries.add(
+            &format!("probe-{}", fact.name.replace('/', "-")),
+            "capture",
+            &format!("Probe {} did not run: {}", fact.name, fact.reason),
+            1,
+            "probes",
+            &format!("Not recorded: {}", fact.costs),
+            &[Network, Topology],
+            Severity::Warning,
+        );
     }
     entries.0.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(&b.id)));
     entries.0.dedup_by(|a, b| a.id == b.id);
@@ -113,17 +276,67 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
 
 fn describe(reason: u8) -> (&'static str, &'static str, &'static str, Severity) {
     match reason {
-        MISSING_LIMIT => ("limit", "Payload beyond the limit of a call", "Bodies and rows are not kept; they are counted by their lengths", Severity::Info),
+        MISSING_LIMIT => (
+            "limit",
+            "Payload beyond the limit of a call",
+            "Bodies and rows are not kept; they are counted by their lengths",
+            Severity::Info,
+        ),
         MISSING_BULK => ("bulk", "Payload of bulk transfers", "One-way streams keep lengths only", Severity::Info),
-        MISSING_PRESSURE => ("pressure", "Payload cut because the kernel buffer was filling up", "Requests in it are counted by their answers, without a name", Severity::Warning),
-        MISSING_NO_BUFFER => ("no-buffer", "Bytes sent by sendfile or splice", "Their length is exact, their content unknown", Severity::Info),
-        MISSING_NOT_THIS_CALL => ("not-this-call", "Bytes moved by io_uring or a kernel thread", "Their length is exact, their content unknown", Severity::Warning),
-        MISSING_COMPAT => ("compat", "Bytes moved by 32-bit programs", "Their length is exact, their content unknown", Severity::Warning),
-        MISSING_FAULT => ("fault", "Bytes whose memory was not readable", "Their length is exact, their content unknown", Severity::Warning),
-        MISSING_SEGMENTS => ("segments", "Bytes in more buffers than a probe walks", "Their length is exact, their content partly unknown", Severity::Info),
-        MISSING_MESSAGE_INDEX => ("message-index", "Datagrams whose place in a batch is uncertain", "Their length is exact, their content unknown", Severity::Info),
-        MISSING_DISCARDED => ("discarded", "Bytes that a program discarded unread", "Their length is exact, their content unknown", Severity::Info),
-        _ => ("other", "Payload missing for a reason that this version doesn't know", "Its length is exact", Severity::Warning),
+        MISSING_PRESSURE => (
+            "pressure",
+            "Payload cut because the kernel buffer was filling up",
+            "Requests in it are counted by their answers, without a name",
+            Severity::Warning,
+        ),
+        MISSING_NO_BUFFER => (
+            "no-buffer",
+            "Bytes sent by sendfile or splice",
+            "Their length is exact, their content unknown",
+            Severity::Info,
+        ),
+        MISSING_NOT_THIS_CALL => (
+            "not-this-call",
+            "Bytes moved by io_uring or a kernel thread",
+            "Their length is exact, their content unknown",
+            Severity::Warning,
+        ),
+        MISSING_COMPAT => (
+            "compat",
+            "Bytes moved by 32-bit programs",
+            "Their length is exact, their content unknown",
+            Severity::Warning,
+        ),
+        MISSING_FAULT => (
+            "fault",
+            "Bytes whose memory was not readable",
+            "Their length is exact, their content unknown",
+            Severity::Warning,
+        ),
+        MISSING_SEGMENTS => (
+            "segments",
+            "Bytes in more buffers than a probe walks",
+            "Their length is exact, their content partly unknown",
+            Severity::Info,
+        ),
+        MISSING_MESSAGE_INDEX => (
+            "message-index",
+            "Datagrams whose place in a batch is uncertain",
+            "Their length is exact, their content unknown",
+            Severity::Info,
+        ),
+        MISSING_DISCARDED => (
+            "discarded",
+            "Bytes that a program discarded unread",
+            "Their length is exact, their content unknown",
+            Severity::Info,
+        ),
+        _ => (
+            "other",
+            "Payload missing for a reason that this version doesn't know",
+            "Its length is exact",
+            Severity::Warning,
+        ),
     }
 }
 

@@ -87,7 +87,8 @@ fn capture(inputs: &[Input], world: &World, literals: bool) -> Capture {
         end_ns: world.window.map(|(_, end)| end),
         duration_ns: world.window.map(|(start, end)| end.saturating_sub(start)),
         step_ns: world.step_ns,
-        redaction: if inputs.iter().any(|input| input.reader.header().redaction == 0) { "none" } else { "redacted" }.to_string(),
+        redaction: if inputs.iter().any(|input| input.reader.header().redaction == 0) { "none" } else { "redacted" }
+            .to_string(),
         masked: !literals,
         clock_error_ns: None,
         bundles: bundles.collect(),
@@ -154,7 +155,8 @@ fn network(analysis: &Analysis) -> Network {
     // Without the probe the figure is unknown, not 0.
     let attached = |probe: &str| {
         let nodes = &world.facts.nodes;
-        !nodes.is_empty() && nodes.iter().all(|node| node.manifest.probes.iter().any(|fact| fact.name == probe && fact.attached))
+        !nodes.is_empty()
+            && nodes.iter().all(|node| node.manifest.probes.iter().any(|fact| fact.name == probe && fact.attached))
     };
     let (states, retransmits) = (attached("connection/state"), attached("connection/retransmit"));
     let resets = attached("connection/reset-received") && attached("connection/reset-sent");
@@ -183,7 +185,8 @@ fn network(analysis: &Analysis) -> Network {
     totals.segments_sent = segments_sent(world);
     let connections_total = ranked.len() as u64;
     ranked.sort_unstable();
-    let connections = ranked.into_iter().take(MAX_CONNECTIONS).filter_map(|(_, number)| connection_record(analysis, number));
+    let connections =
+        ranked.into_iter().take(MAX_CONNECTIONS).filter_map(|(_, number)| connection_record(analysis, number));
     Network { totals, connections: connections.map(connection).collect(), connections_total }
 }
 

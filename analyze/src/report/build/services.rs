@@ -32,7 +32,8 @@ struct Traffic {
 /// A service's id: derived from what it is, so that links to it outlive a second analysis.
 pub fn id(world: &World, service: u32) -> String {
     let Some(service) = world.services.get(service) else { return "s-unknown".to_string() };
-    let node = service.bundle.and_then(|bundle| world.facts.nodes.get(bundle as usize).map(|_| bundle)).unwrap_or(u32::MAX);
+    let node =
+        service.bundle.and_then(|bundle| world.facts.nodes.get(bundle as usize).map(|_| bundle)).unwrap_or(u32::MAX);
     format!("s-{}", fingerprint(&format!("{:?}/{node}", service.kind), &service.name))
 }
 
@@ -40,7 +41,8 @@ pub fn id(world: &World, service: u32) -> String {
 pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Service>, Vec<Edge>, Golden) {
     let world = &analysis.world;
     let start_ns = world.window.map_or(0, |(start, _)| start);
-    let seconds = world.window.map(|(start, end)| end.saturating_sub(start) as f64 / 1e9).filter(|seconds| *seconds > 0.0);
+    let seconds =
+        world.window.map(|(start, end)| end.saturating_sub(start) as f64 / 1e9).filter(|seconds| *seconds > 0.0);
     let show = |golden: &model::Golden| golden_of(golden, start_ns, world.step_ns, seconds);
 
     let mut traffic = traffic(analysis);
@@ -98,14 +100,20 @@ pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Serv
             protocols,
             inbound: inbound.get(&number).map(&show).unwrap_or_default(),
             endpoints_total: own.len() as u64,
-            endpoints: own.iter().take(MAX_ENDPOINTS).map(|(key, golden)| endpoint(world, key, show(golden), golden)).collect(),
+            endpoints: own
+                .iter()
+                .take(MAX_ENDPOINTS)
+                .map(|(key, golden)| endpoint(world, key, show(golden), golden))
+                .collect(),
             outbound: outbound.get(&number).map(&show),
             flags: Vec::new(),
             weakened_by: Vec::new(),
             id,
         });
     }
-    services.sort_by(|a, b| service_rank(b).total_cmp(&service_rank(a)).then_with(|| a.name.cmp(&b.name)).then_with(|| a.id.cmp(&b.id)));
+    services.sort_by(|a, b| {
+        service_rank(b).total_cmp(&service_rank(a)).then_with(|| a.name.cmp(&b.name)).then_with(|| a.id.cmp(&b.id))
+    });
     (services, edges, show(&overall))
 }
 
@@ -127,7 +135,10 @@ fn edge_rank(edge: &Edge) -> f64 {
 /// Ends that are nobody's: sockets without an owner or a name.
 fn is_nothing(world: &World, client: u32, server: u32) -> bool {
     let nameless = |service: u32| {
-        world.services.get(service).is_none_or(|service| service.kind == ServiceKind::External && service.name == "unknown")
+        world
+            .services
+            .get(service)
+            .is_none_or(|service| service.kind == ServiceKind::External && service.name == "unknown")
     };
     nameless(client) || nameless(server)
 }

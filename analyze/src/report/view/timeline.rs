@@ -3,7 +3,7 @@
 use super::Context;
 use super::table::{Cell, Column, Row, Table};
 use crate::report::{
-    document::{Document, Golden, Node, Service},
+    document::{Document, Golden, Node, Point, Service},
     figure::{Lane, Mark, Series, Svg, Unit, plot},
     text,
 };
@@ -66,26 +66,38 @@ pub(crate) fn standalone(context: &Context<'_>) -> Vec<(String, Svg)> {
     figures
 }
 
+/// The part of a step that lies within the window: its middle, and its length. The first and the last step are rarely
+/// whole; a sliver of one would make a rate of nothing.
+fn covered(doc: &Document, start: u64) -> Option<(u64, u64)> {
+    let step = doc.capture.step_ns.max(1);
+    let from = start.max(doc.capture.start_ns.unwrap_or(0));
+    let to = start.saturating_add(step).min(doc.capture.end_ns.unwrap_or(u64::MAX));
+    let length = to.checked_sub(from).filter(|length| *length > step / 10)?;
+    Some((from + length / 2, length))
+}
+
+/// A series over time; rates are by the part of each step that was covered.
+fn over_time(doc: &Document, golden: &Golden, value: impl Fn(&Point, f64) -> Option<f64>) -> Vec<(u64, Option<f64>)> {
+    let point = |p: &Point| covered(doc, p.start_ns).map(|(at, length)| (at, value(p, length as f64 / 1e9)));
+    golden.series.iter().filter_map(point).collect()
+}
+
 /// Rate with errors, and durations; nothing where nothing was seen.
 fn golden_lanes(doc: &Document, golden: &Golden) -> Vec<Lane> {
     let step = doc.capture.step_ns.max(1);
     if golden.series.is_empty() {
         return Vec::new();
     }
-    let middle = |start: u64| start.saturating_add(step / 2);
-    let per_second = |n: u64| Some(n as f64 * 1e9 / step as f64);
-    let series = |value: &dyn Fn(&crate::report::document::Point) -> Option<f64>| -> Vec<(u64, Option<f64>)> {
-        golden.series.iter().map(|p| (middle(p.start_ns), value(p))).collect()
-    };
-    let mut rate = vec![Series::area("requests", 1, step, series(&|p| per_second(p.requests)))];
+    let series = |value: &dyn Fn(&Point, f64) -> Option<f64>| over_time(doc, golden, value);
+    let mut rate = vec![Series::area("requests", 1, step, series(&|p, seconds| Some(p.requests as f64 / seconds)))];
     if golden.errors > 0 {
-        rate.push(Series::area("errors", 9, step, series(&|p| per_second(p.errors))));
+        rate.push(Series::area("errors", 9, step, series(&|p, seconds| Some(p.errors as f64 / seconds))));
     }
     let mut lanes = vec![Lane::new("Requests", Unit::PerSecond, rate)];
     if golden.series.iter().any(|p| p.p99_ns.is_some()) {
         let durations = vec![
-            Series::line("p99", 2, step, series(&|p| p.p99_ns.map(|ns| ns as f64))),
-            Series::line("p50", 1, step, series(&|p| p.p50_ns.map(|ns| ns as f64))),
+            Series::line("p99", 2, step, series(&|p, _| p.p99_ns.map(|ns| ns as f64))),
+            Series::line("p50", 1, step, series(&|p, _| p.p50_ns.map(|ns| ns as f64))),
         ];
         lanes.push(Lane::new("Duration", Unit::Nanos, durations));
     }
@@ -95,9 +107,8 @@ fn golden_lanes(doc: &Document, golden: &Golden) -> Vec<Lane> {
 /// Errors on their own: beside all requests they would be too few to see.
 fn error_lane(doc: &Document) -> Option<Lane> {
     let step = doc.capture.step_ns.max(1);
-    let points = doc.overall.series.iter();
-    let points = points.map(|p| (p.start_ns.saturating_add(step / 2), Some(p.errors as f64 * 1e9 / step as f64)));
-    let series = vec![Series::area("errors", 9, step, points.collect())];
+    let points = over_time(doc, &doc.overall, |p, seconds| Some(p.errors as f64 / seconds));
+    let series = vec![Series::area("errors", 9, step, points)];
     (doc.overall.errors > 0).then(|| Lane { height: 44, ..Lane::new("Errors", Unit::PerSecond, series) })
 }
 
