@@ -242,5 +242,9 @@ pub fn assert_equal(what: &str, server: &Counts, kfr: &Counts) {
 
 /// Prints what a load came to.
 pub fn print_rate(what: &str, requests: u64, elapsed: Duration) {
-    println!("{what}: {requests} requests in {:.2} s, {:.0}/s", elapsed.as_secs_f64(), requests as f64 / elapsed.as_secs_f64());
+    println!(
+        "{what}: {requests} requests in {:.2} s, {:.0}/s",
+        elapsed.as_secs_f64(),
+        requests as f64 / elapsed.as_secs_f64()
+    );
 }

@@ -57,7 +57,13 @@ impl MariaDb {
         let mut counts = Counts::new();
         for line in String::from_utf8_lossy(&text[from as usize..]).lines() {
             // "TIME<tab>   12 Query<tab>SELECT 1", or two tabs instead of the time.
-            let Some(field) = line.split('\t').find(|field| field.trim_start().starts_with(|c: char| c.is_ascii_digit()) && field.contains(' ') && !field.contains(':')) else { continue };
+            let Some(field) = line.split('\t').find(|field| {
+                field.trim_start().starts_with(|c: char| c.is_ascii_digit())
+                    && field.contains(' ')
+                    && !field.contains(':')
+            }) else {
+                continue;
+            };
             let Some((_, command)) = field.trim_start().split_once(' ') else { continue };
             let name = match command {
                 "Query" => "query",
@@ -208,7 +214,10 @@ impl MySql {
         assert_eq!(self.query("SELECT 1"), Answer::Rows(1));
         assert_eq!(self.query("SELEKT 1"), Answer::Error(1064));
         assert_eq!(self.query("SELECT * FROM truth.missing"), Answer::Error(1146));
-        assert_eq!(self.query(&format!("SELECT * FROM truth.words WHERE id < {}", 1 + round % 300)), Answer::Rows(round % 300));
+        assert_eq!(
+            self.query(&format!("SELECT * FROM truth.words WHERE id < {}", round % 300)),
+            Answer::Rows(round % 300)
+        );
         assert_eq!(self.query(&format!("UPDATE truth.words SET n = n + 1 WHERE id = {}", round % 300)), Answer::Ok);
         assert_eq!(self.execute(statement, (round % 300) as i64), Answer::Rows(300 - round % 300 - 1));
         assert_eq!(self.execute(statement, 299), Answer::Rows(0));
