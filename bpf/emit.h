@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What all probes share: the ring, its counters, and the filter by process. */
+/* What all probes share: the ring, its counters, and the filter by task. */
 #ifndef KFR_EMIT_H
 #define KFR_EMIT_H
 
@@ -60,6 +60,36 @@ struct {
 	__type(key, __u32);
 	__type(value, __u8);
 } traced SEC(".maps");
+
+/* cgroup v2 ids. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, __u8);
+} traced_cgroups SEC(".maps");
+
+/* Whether the current task, of this process, is to be recorded. */
+static __always_inline bool passes_task(__u32 process)
+{
+	if (process == config.own_process)
+		return false;
+	if (config.filter_process && !bpf_map_lookup_elem(&traced, &process))
+		return false;
+	if (config.filter_cgroup) {
+		/* Depth of a cgroup tree in practice: slice, slice, pod, container and a nested one or two. */
+		for (int level = 0; level < 12; level++) {
+			__u64 id = bpf_get_current_ancestor_cgroup_id(level);
+			if (!id)
+				return false;
+			if (bpf_map_lookup_elem(&traced_cgroups, &id))
+				return true;
+		}
+		return false;
+	}
+	return true;
+}
 
 static __always_inline struct counters *cpu_counters(void)
 {

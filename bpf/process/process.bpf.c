@@ -55,7 +55,8 @@ static __always_inline void emit(struct task_struct *task, __u8 what)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
-	emit(task, PROCESS_EXEC);
+	if (passes_task(task->tgid))
+		emit(task, PROCESS_EXEC);
 	return 0;
 }
 
@@ -71,7 +72,8 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 		if (bpf_map_lookup_elem(&traced, &from))
 			bpf_map_update_elem(&traced, &process, &one, BPF_ANY);
 	}
-	emit(child, PROCESS_FORK);
+	if (passes_task(parent->tgid))
+		emit(child, PROCESS_FORK);
 	return 0;
 }
 
@@ -81,8 +83,9 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	if (BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0; /* other threads live on */
 	__u32 process = task->tgid;
+	if (passes_task(process))
+		emit(task, PROCESS_EXIT);
 	if (config.filter_process)
 		bpf_map_delete_elem(&traced, &process);
-	emit(task, PROCESS_EXIT);
 	return 0;
 }

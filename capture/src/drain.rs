@@ -25,8 +25,8 @@ pub struct Drain {
     processes: Vec<ProcessEvent>,
     sealed: Instant,
     store: Handle,
-    /// Processes that began, to be looked up in `/proc`.
-    begun: Vec<u32>,
+    /// Processes to be looked up in `/proc`: `true` for those that began or changed, `false` for owners of sockets.
+    processes_seen: Vec<(u32, bool)>,
     /// Bytes taken from the ring since the last call of [`Drain::take_bytes`].
     bytes: usize,
     /// Records that are no event this version knows.
@@ -44,7 +44,7 @@ impl Drain {
             processes: Vec::new(),
             sealed: Instant::now(),
             store,
-            begun: Vec::new(),
+            processes_seen: Vec::new(),
             bytes: 0,
             unknown: 0,
         }
@@ -60,7 +60,10 @@ impl Drain {
         match header.kind {
             KIND_DATA => self.data(record),
             KIND_DATAGRAM => self.datagram(record),
-            KIND_SOCKET => keep(&mut self.sockets, record, &mut self.unknown),
+            KIND_SOCKET => {
+                keep(&mut self.sockets, record, &mut self.unknown);
+                self.processes_seen.push((header.process, false));
+            }
             KIND_STATE => keep(&mut self.states, record, &mut self.unknown),
             KIND_TCP => keep(&mut self.tcp, record, &mut self.unknown),
             KIND_PROCESS => {
@@ -68,7 +71,7 @@ impl Drain {
                 if let Some(event) = self.processes.last()
                     && (event.what == PROCESS_EXEC || event.what == PROCESS_FORK)
                 {
-                    self.begun.push(event.header.process);
+                    self.processes_seen.push((event.header.process, true));
                 }
             }
             _ => self.unknown += 1,
@@ -100,6 +103,7 @@ impl Drain {
 
     /// Hands over sockets that a walk found.
     pub fn add_sockets(&mut self, sockets: Vec<SocketEvent>) {
+        self.processes_seen.extend(sockets.iter().map(|socket| (socket.header.process, false)));
         self.sockets.extend(sockets);
         self.seal_rows();
     }
@@ -146,9 +150,9 @@ impl Drain {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Processes that began since the last call.
-    pub fn take_begun(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.begun)
+    /// Processes to be looked up since the last call: `true` for those that began or changed.
+    pub fn take_processes(&mut self) -> Vec<(u32, bool)> {
+        std::mem::take(&mut self.processes_seen)
     }
 
     /// Records that were no known event.

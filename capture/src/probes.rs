@@ -175,7 +175,13 @@ impl Probes {
         let probes: Vec<&Probe> = data.iter().chain(LIFECYCLE).collect();
         let socket = load_object(image, &probes, &has, &config, options, None, &mut facts)?;
         let probes: Vec<&Probe> = PROCESSES.iter().collect();
-        let process = load_object(PROCESS, &probes, &has, &config, options, Some(&socket), &mut facts).ok();
+        // By port alone nobody knows which processes matter until they touch a socket; those are looked up in /proc.
+        let by_port_alone = config.filter_port == 1 && config.filter_process == 0 && config.filter_cgroup == 0;
+        let process = if by_port_alone {
+            None
+        } else {
+            load_object(PROCESS, &probes, &has, &config, options, Some(&socket), &mut facts).ok()
+        };
         let control = Control { payload_limit: options.payload_limit, ..Control::default() };
         let probes = Self { socket, process, links: Vec::new(), walk: None, hook, facts, control };
         probes.fill_filters(options)?;

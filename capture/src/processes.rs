@@ -23,6 +23,12 @@ pub fn snapshot() -> Vec<ProcessFact> {
     all
 }
 
+/// Pids of all processes.
+pub fn pids() -> Vec<u32> {
+    let all = procfs::process::all_processes().into_iter().flatten().flatten();
+    all.filter_map(|process| u32::try_from(process.pid).ok()).collect()
+}
+
 /// One process, if it still lives.
 pub fn one(pid: u32) -> Option<ProcessFact> {
     read(&Process::new(i32::try_from(pid).ok()?).ok()?).ok()

@@ -1,7 +1,7 @@
 //! A capture from start to end.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -128,7 +128,11 @@ fn record(
 ) -> Result<(End, Counters, f64, bool)> {
     let anchor = clock::anchor();
     store.send(Batch::Anchor(anchor));
-    store.send(Batch::Processes(processes::snapshot(), true));
+    // With a filter, other people's command lines are none of the recording's business.
+    let everybody = options.filters().is_empty();
+    if everybody {
+        store.send(Batch::Processes(processes::snapshot(), true));
+    }
     let drain = RefCell::new(Drain::new(store.clone()));
     let ring_map = probes.ring()?;
     let mut builder = RingBufferBuilder::new();
@@ -145,12 +149,12 @@ fn record(
     manifest.started_ns = started_ns;
     store.send(Batch::Manifest(Box::new(manifest.clone())));
 
-    let (begun_sender, begun) = mpsc::channel::<Vec<u32>>();
+    let (process_sender, processes_seen) = mpsc::channel::<Vec<(u32, bool)>>();
     let stop_sampling = AtomicBool::new(false);
     let mut governor = Governor::new(options, probes.payload_limit());
     let end = thread::scope(|scope| {
         scope.spawn(|| sample_host(store, &stop_sampling));
-        scope.spawn(move || look_up_processes(store, &begun));
+        scope.spawn(move || look_up_processes(store, &processes_seen, everybody));
         let started = Instant::now();
         let mut second = started;
         let end = loop {
@@ -163,9 +167,9 @@ fn record(
             let mut filled = drain.borrow_mut();
             filled.tick();
             let bytes = filled.take_bytes();
-            let begun = filled.take_begun();
+            let seen = filled.take_processes();
             drop(filled);
-            if !begun.is_empty() && begun_sender.send(begun).is_err() {
+            if !seen.is_empty() && process_sender.send(seen).is_err() {
                 break Err(anyhow::anyhow!("the thread that looks up processes has ended"));
             }
             if second.elapsed() >= SECOND {
@@ -196,7 +200,7 @@ fn record(
             thread::sleep(if busy { DRAIN_BUSY } else { DRAIN_EVERY });
         };
         stop_sampling.store(true, Ordering::Relaxed);
-        drop(begun_sender);
+        drop(process_sender);
         end
     })?;
 
@@ -209,7 +213,9 @@ fn record(
     rest.add_sockets(open_sockets);
     rest.seal();
     store.send(Batch::Host(Box::new(host::sample())));
-    store.send(Batch::Processes(processes::snapshot(), true));
+    if everybody {
+        store.send(Batch::Processes(processes::snapshot(), true));
+    }
     store.send(Batch::Anchor(clock::anchor()));
     store.send(Batch::Ledger(ledger(probes, store, rest.unknown())));
     manifest.ended_ns = ended_ns;
@@ -229,12 +235,27 @@ fn sample_host(store: &Handle, stop: &AtomicBool) {
     }
 }
 
-/// Reads `/proc` for processes that have just begun: only it knows their executable and container.
-fn look_up_processes(store: &Handle, begun: &mpsc::Receiver<Vec<u32>>) {
-    for mut pids in begun {
+/// Reads `/proc` for processes that have just begun or own a recorded socket: only it knows their executable and
+/// container. `everybody`: all processes are listed at the start, so that owners of sockets are known already.
+fn look_up_processes(store: &Handle, seen: &mpsc::Receiver<Vec<(u32, bool)>>, everybody: bool) {
+    let mut known = BTreeSet::new();
+    if everybody {
+        known.extend(processes::pids());
+    }
+    for mut pids in seen {
         pids.sort_unstable();
         pids.dedup();
-        let facts: Vec<_> = pids.into_iter().filter_map(processes::one).collect();
+        let mut facts = Vec::new();
+        for (pid, mut changed) in pids {
+            // With its parents, which tell a worker's server; a chain of processes ends at 1.
+            let mut next = pid;
+            while next > 1 && (std::mem::take(&mut changed) || !known.contains(&next)) {
+                let Some(fact) = processes::one(next) else { break };
+                known.insert(next);
+                next = fact.parent;
+                facts.push(fact);
+            }
+        }
         if !facts.is_empty() {
             store.send(Batch::Processes(facts, false));
         }
