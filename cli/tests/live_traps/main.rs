@@ -3,15 +3,15 @@
 //! run.
 #![cfg(all(target_os = "linux", feature = "capture"))]
 
-// mod connections;
-// mod exits;
-// mod filters;
-// mod kernel_paths;
+mod connections;
+mod exits;
+mod filters;
+mod kernel_paths;
 mod live;
 mod messages;
-// mod pressure;
-// mod processes;
+mod pressure;
+mod processes;
 mod sockets;
-// mod streams;
-// mod syscalls;
+mod streams;
+mod syscalls;
 mod uring;
