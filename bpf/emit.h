@@ -91,6 +91,19 @@ static __always_inline bool passes_task(__u32 process)
 	return true;
 }
 
+/* Never called, so never loaded: puts all layouts into the object's BTF, where capture/tests/layout.rs reads them. */
+struct layouts {
+	struct datagram_event datagram;
+	struct socket_event socket;
+	struct state_event state;
+	struct tcp_event tcp;
+	struct process_event process;
+};
+__noinline int show_layouts(struct layouts *all)
+{
+	return all != NULL;
+}
+
 static __always_inline struct counters *cpu_counters(void)
 {
 	__u32 zero = 0;

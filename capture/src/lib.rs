@@ -16,5 +16,7 @@ mod store;
 
 pub use options::{Destination, MAX_PAYLOAD_LIMIT, Options, SocketHook};
 pub use preflight::{Preflight, preflight};
+#[doc(hidden)]
+pub use probes::{Config, Control};
 pub use probes::{Counters, OBJECTS};
 pub use recorder::{End, Outcome, capture};

@@ -99,26 +99,28 @@ const PROCESSES: &[Probe] = &[
 ];
 
 /// `struct config` of `bpf/emit.h`.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable)]
 #[repr(C)]
-struct Config {
-    ring_bytes: u64,
-    bulk_refill_ns: u64,
-    own_process: u32,
-    bulk_limit: u32,
-    filter_process: u32,
-    filter_cgroup: u32,
-    filter_port: u32,
-    reserved: u32,
+pub struct Config {
+    pub ring_bytes: u64,
+    pub bulk_refill_ns: u64,
+    pub own_process: u32,
+    pub bulk_limit: u32,
+    pub filter_process: u32,
+    pub filter_cgroup: u32,
+    pub filter_port: u32,
+    pub reserved: u32,
 }
 
 /// `struct control` of `bpf/emit.h`.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable)]
 #[repr(C)]
-struct Control {
-    boot_offset_ns: u64,
-    payload_limit: u32,
-    walk_number: u32,
+pub struct Control {
+    pub boot_offset_ns: u64,
+    pub payload_limit: u32,
+    pub walk_number: u32,
 }
 
 /// `struct counters` of `bpf/emit.h`, summed over CPUs.
