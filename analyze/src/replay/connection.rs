@@ -506,7 +506,9 @@ impl Live {
             let end = answer.observer_times.at(response.end - 1);
             response_at = begin.map(|call| call.address);
             ttfb_ns = begin.map(|call| call.time_ns.saturating_sub(start_ns));
-            duration_ns = end.map(|call| call.time_ns.saturating_sub(start_ns));
+            // Two threads may report the calls of one answer in the wrong order: it ends no sooner than it begins.
+            let ended = end.map(|call| begin.map_or(call.time_ns, |begin| begin.time_ns.max(call.time_ns)));
+            duration_ns = ended.map(|time_ns| time_ns.saturating_sub(start_ns));
             let read = ask.peer_times.at(exchange.request.end.saturating_sub(1));
             let written = answer.peer_times.at(response.end - 1);
             if let (Some(read), Some(written)) = (read, written) {
