@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::options::Options;
 
@@ -14,6 +14,18 @@ const UNIFIED: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// Deepest cgroup nesting that is followed.
 const MAX_DEPTH: usize = 16;
+
+/// What was asked to be recorded isn't there.
+#[derive(Debug)]
+pub struct NoSuchTarget(String);
+
+impl std::fmt::Display for NoSuchTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoSuchTarget {}
 
 enum Cgroup {
     /// cgroup v2: tasks carry its id.
@@ -41,7 +53,7 @@ fn find_cgroup(name: &str) -> Result<Cgroup> {
             return Ok(Cgroup::ByProcesses(path));
         }
     }
-    bail!("no cgroup {name} below /sys/fs/cgroup")
+    Err(NoSuchTarget(format!("no cgroup {name} below /sys/fs/cgroup")).into())
 }
 
 fn cgroups(options: &Options) -> Result<Vec<Cgroup>> {
@@ -88,7 +100,7 @@ pub fn process_tree(options: &Options) -> Result<BTreeSet<u32>> {
     let mut wanted = BTreeSet::new();
     for process in &options.processes {
         if !Path::new(&format!("/proc/{process}")).exists() {
-            bail!("no process {process} on this machine");
+            return Err(NoSuchTarget(format!("no process {process} on this machine")).into());
         }
         wanted.insert(*process);
     }

@@ -14,6 +14,7 @@ mod processes;
 mod recorder;
 mod store;
 
+pub use filters::NoSuchTarget;
 pub use options::{Destination, MAX_PAYLOAD_LIMIT, Options, SocketHook};
 pub use preflight::{Preflight, preflight};
 #[doc(hidden)]

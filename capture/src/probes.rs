@@ -159,6 +159,10 @@ impl Probes {
     /// # Errors
     /// If a required probe is refused: not root, no BTF, a kernel without the tracepoints.
     pub fn load(options: &Options) -> Result<Self> {
+        // libbpf would explain a refusal on standard error, over pages; authors of probes want that, users one line.
+        if std::env::var_os("KFR_BPF_LOG").is_none() {
+            libbpf_rs::set_print(None);
+        }
         let kernel = btf::Btf::from_vmlinux()
             .map_err(|error| anyhow!("this kernel shows no BTF (/sys/kernel/btf/vmlinux): {error}"))?;
         let has = |tracepoint: &str| tracepoint.is_empty() || has_tracepoint(&kernel, tracepoint);

@@ -94,7 +94,7 @@ pub fn capture(options: &Options, stop: &AtomicBool) -> Result<Outcome> {
     };
     let ring_bytes = u64::from(options.buffer_bytes);
     let waiting = options.max_memory.saturating_sub(BASE_MEMORY_BYTES + ring_bytes) / BATCH_BYTES;
-    let (store, handle) = Store::start(writer, usize::try_from(waiting.clamp(2, 64)).unwrap_or(2));
+    let (store, handle) = Store::start(writer, usize::try_from(waiting.clamp(2, 64)).unwrap_or(2), options.max_size);
 
     let result = record(options, stop, &mut probes, &handle);
     let progress =

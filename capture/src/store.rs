@@ -96,13 +96,14 @@ pub struct Ended {
 }
 
 impl Store {
-    /// Starts the thread. At most `waiting` batches wait for it.
-    pub fn start(writer: Writer, waiting: usize) -> (Self, Handle) {
+    /// Starts the thread. At most `waiting` batches wait for it. The recording ends with the batch of events that
+    /// makes the file reach `max_bytes`: later events are left out, whether they were waiting then or not.
+    pub fn start(writer: Writer, waiting: usize, max_bytes: u64) -> (Self, Handle) {
         let (sender, receiver) = mpsc::sync_channel(waiting);
         let (recycle, empty) = mpsc::channel();
         let progress = Arc::new(Progress::default());
         let handle = Handle { sender, empty: Arc::new(std::sync::Mutex::new(empty)), progress: progress.clone() };
-        let thread = thread::spawn(move || run(writer, &receiver, &recycle, &progress));
+        let thread = thread::spawn(move || run(writer, &receiver, &recycle, &progress, max_bytes));
         (Self { thread }, handle)
     }
 
@@ -120,15 +121,32 @@ fn run(
     receiver: &Receiver<Batch>,
     recycle: &Sender<Box<DataColumns>>,
     progress: &Progress,
+    max_bytes: u64,
 ) -> (Result<Summary, WriteError>, Option<WriteError>) {
     let mut failure = None;
     let mut raw = Vec::new();
     let syncer = Syncer::start(&writer);
-    for batch in receiver {
+    // Event time of the last event before the file was full.
+    let mut last_ns = 0;
+    for mut batch in receiver {
         if failure.is_some() {
             // The file is closed; what still comes is counted.
             progress.rows_not_written.fetch_add(rows_of(&batch), Ordering::Relaxed);
             continue;
+        }
+        let full = writer.bytes_written() >= max_bytes;
+        if let Some(time_ns) = last_event_ns(&batch) {
+            if full {
+                continue;
+            }
+            last_ns = last_ns.max(time_ns);
+        }
+        if let Batch::Manifest(manifest) = &mut batch
+            && full
+            && manifest.ended_ns > 0
+            && last_ns > 0
+        {
+            manifest.ended_ns = last_ns;
         }
         let rows = rows_of(&batch);
         match write(&mut writer, batch, &mut raw, recycle) {
@@ -146,6 +164,18 @@ fn run(
     drop(syncer);
     let summary = if failure.is_some() { writer.finish_after_error() } else { writer.finish() };
     (summary, failure)
+}
+
+/// Time of the last event of a batch; `None` for batches of other things.
+fn last_event_ns(batch: &Batch) -> Option<u64> {
+    match batch {
+        Batch::Data(columns) => columns.time_bounds().map(|(_, last)| last),
+        Batch::Sockets(rows) => rows.iter().map(|row| row.header.time_ns).max(),
+        Batch::States(rows) => rows.iter().map(|row| row.header.time_ns).max(),
+        Batch::Tcp(rows) => rows.iter().map(|row| row.header.time_ns).max(),
+        Batch::ProcessEvents(rows) => rows.iter().map(|row| row.header.time_ns).max(),
+        Batch::Processes(..) | Batch::Host(_) | Batch::Anchor(_) | Batch::Ledger(_) | Batch::Manifest(_) => None,
+    }
 }
 
 fn rows_of(batch: &Batch) -> u64 {

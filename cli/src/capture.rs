@@ -70,11 +70,14 @@ pub fn capture(options: &CaptureOptions, quiet: bool) -> Result<Done, Failure> {
     Ok(if lost || outcome.write_failure.is_some() { Done::WithLosses } else { Done::Whole })
 }
 
-/// An error before recording began: the file, or the kernel.
+/// An error before recording began: what is to be recorded, the file, or the kernel.
 fn classify(error: anyhow::Error) -> Failure {
+    if error.is::<kfr_capture::NoSuchTarget>() {
+        return Failure::usage(error);
+    }
     match error.chain().find_map(|cause| cause.downcast_ref::<kfr_bundle::WriteError>()) {
         Some(kfr_bundle::WriteError::Exists { .. }) => Failure::usage(error),
-        Some(_) => Failure::unreadable(error),
+        Some(_) => Failure::unwritable(error),
         None => Failure::not_permitted(error),
     }
 }

@@ -24,23 +24,44 @@ fn done(losses: bool) -> Done {
     if losses { Done::WithLosses } else { Done::Whole }
 }
 
+/// Standard output, named in its errors.
+struct Stdout<'a>(std::io::StdoutLock<'a>);
+
+impl Write for Stdout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes).map_err(named)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush().map_err(named)
+    }
+}
+
+fn named(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
+        // To be tried again, not told.
+        std::io::ErrorKind::Interrupted => error,
+        kind => std::io::Error::new(kind, format!("standard output can't be written: {error}")),
+    }
+}
+
 pub fn dump(arguments: &DumpOptions) -> Result<Done, Failure> {
     let inputs = open(&arguments.replay.bundles)?;
     let options = options(&arguments.replay);
-    let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+    let mut out = BufWriter::with_capacity(1 << 20, Stdout(std::io::stdout().lock()));
     let what = &arguments.what;
     if what.events || what.at.is_some() {
         let facts = Facts::read(&inputs);
         match &what.at {
             Some(address) => {
                 event_at(&inputs, &facts, options.literals, address, &mut out).map_err(|error| match error {
-                    AddressError::Io(error) => Failure::unreadable(error),
+                    AddressError::Io(error) => Failure::unwritable(error),
                     other => Failure::usage(other),
                 })?;
             }
-            None => event_lines(&inputs, &facts, options.literals, &mut out).map_err(Failure::unreadable)?,
+            None => event_lines(&inputs, &facts, options.literals, &mut out).map_err(Failure::unwritable)?,
         }
-        out.flush().map_err(Failure::unreadable)?;
+        out.flush().map_err(Failure::unwritable)?;
         return Ok(done(inputs.iter().any(|input| input.reader.damage().is_loss())));
     }
     let want = if what.requests {
@@ -50,21 +71,21 @@ pub fn dump(arguments: &DumpOptions) -> Result<Done, Failure> {
     } else {
         Want::Connections
     };
-    let analysis = Analysis::new(&inputs, &options, want).map_err(Failure::unreadable)?;
+    let analysis = Analysis::new(&inputs, &options, want).map_err(Failure::unwritable)?;
     let losses = analysis.has_losses(&inputs);
     let written = match want {
         Want::RequestLines => analysis.lines.write(&mut out),
         Want::Metrics => statement_lines(&analysis.world, analysis.statements, &mut out),
         Want::Connections => connection_lines(&analysis, &mut out),
     };
-    written.and_then(|()| out.flush()).map_err(Failure::unreadable)?;
+    written.and_then(|()| out.flush()).map_err(Failure::unwritable)?;
     Ok(done(losses))
 }
 
 pub fn analyze(arguments: &AnalyzeOptions, quiet: bool) -> Result<Done, Failure> {
     let inputs = open(&arguments.replay.bundles)?;
     let options = options(&arguments.replay);
-    let analysis = Analysis::new(&inputs, &options, Want::Metrics).map_err(Failure::unreadable)?;
+    let analysis = Analysis::new(&inputs, &options, Want::Metrics).map_err(Failure::unwritable)?;
     let losses = analysis.has_losses(&inputs);
     let document = build(&inputs, analysis, options.literals);
     if let Some(folder) = &arguments.output {

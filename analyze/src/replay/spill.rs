@@ -43,6 +43,13 @@ impl SortedLines {
     }
 
     fn spill(&mut self) -> io::Result<()> {
+        self.spill_run().map_err(|error| {
+            let folder = self.folder.display();
+            io::Error::new(error.kind(), format!("no temporary file in {folder} (--tmp names another folder): {error}"))
+        })
+    }
+
+    fn spill_run(&mut self) -> io::Result<()> {
         self.lines.sort_unstable_by_key(|(key, _)| *key);
         let mut out = BufWriter::new(tempfile::tempfile_in(&self.folder)?);
         for (key, line) in self.lines.drain(..) {

@@ -185,6 +185,8 @@ pub struct Recorder {
     sequence: u64,
     /// Event time of the next event.
     pub now_ns: u64,
+    /// Number of the first connection that [`traffic`] opens.
+    pub first: u64,
     raw: Vec<u8>,
     raw_bytes: u64,
 }
@@ -208,6 +210,7 @@ impl Recorder {
             sockets: Vec::new(),
             sequence: 0,
             now_ns: START_NS,
+            first: 0,
             raw: Vec::new(),
             raw_bytes: 0,
         };
@@ -303,7 +306,8 @@ impl Recorder {
         }
     }
 
-    fn seal(&mut self) {
+    /// Ends the current blocks.
+    pub fn seal(&mut self) {
         if !self.sockets.is_empty() {
             let rows = std::mem::take(&mut self.sockets);
             let times = (rows[0].header.time_ns, rows[rows.len() - 1].header.time_ns);
@@ -366,9 +370,12 @@ pub struct Traffic {
 pub fn traffic(recorder: &mut Recorder, traffic: &Traffic) {
     let mut random = Random(traffic.seed);
     let mut open: Vec<(u64, std::vec::IntoIter<Recorded>)> = Vec::new();
-    let mut next = 0;
+    let (first, mut next) = (recorder.first, recorder.first);
     loop {
-        while open.len() < traffic.at_once && next < traffic.connections && recorder.raw_bytes() < traffic.raw_bytes {
+        while open.len() < traffic.at_once
+            && next - first < traffic.connections
+            && recorder.raw_bytes() < traffic.raw_bytes
+        {
             let talk = Talk::ALL[random.below(3) as usize];
             let mut recording = Recording::default();
             if traffic.trouble {
