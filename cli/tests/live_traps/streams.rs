@@ -197,7 +197,7 @@ fn a_receive_that_is_not_the_streams_next_bytes_is_not_counted() {
         assert_eq!(payloads(&events.received(other)), [b"datagram"], "{hook}");
         assert_eq!(payloads(&events.sent(refused)), [b"nobody is there"], "{hook}");
         assert!(events.received(refused).is_empty(), "{hook}");
-        assert!(!bundle.holds(b"private-bytes"), "{hook}");
+        assert!(!bundle.holds(b"my-own-p"), "{hook}");
     });
 }
 

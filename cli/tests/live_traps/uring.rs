@@ -74,7 +74,7 @@ fn a_completion_beside_a_private_read_records_no_private_byte() {
         let (near, far) = (inode(&near), inode(&far));
 
         let bundle = recording.stop();
-        assert!(!bundle.holds(b"private-byte"), "{hook}: bytes of a pipe were recorded as a socket's");
+        assert!(!bundle.holds(b"a-private-b"), "{hook}: bytes of a pipe were recorded as a socket's");
         let events = bundle.events();
         assert_eq!(payloads(&events.sent(near)), [b"for the ring"]);
         let received = events.received(far);
