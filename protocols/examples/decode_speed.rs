@@ -1,5 +1,5 @@
 //! Requests a second of each decoder on one core, and bytes a second of the SQL normaliser. `cargo run --release
-//! --example throughput`.
+//! --example decode_speed`.
 
 use std::hint::black_box;
 use std::time::Instant;
