@@ -54,6 +54,7 @@ fn generated(path: &Path, connections: u64) {
         body: 800,
         seed: 3,
         raw_bytes: u64::MAX,
+        closes: true,
         trouble: false,
     };
     traffic(&mut recorder, &wanted);
@@ -143,6 +144,7 @@ fn a_bundle_cut_anywhere_is_read_as_far_as_it_goes() {
                 body: 300,
                 seed,
                 raw_bytes: u64::MAX,
+                closes: true,
                 trouble: false,
             };
             recorder.first = seed;
@@ -293,8 +295,16 @@ fn many_connections_are_read_within_the_memory_allowed() {
     // A million by `KFR_CONNECTIONS=1000000`, as scripts/soak-memory does with an optimised kfr.
     let connections = std::env::var("KFR_CONNECTIONS").map_or(50_000, |text| text.parse().unwrap());
     let mut recorder = Recorder::create(&path);
-    let wanted =
-        Traffic { connections, at_once: 500, requests_each: 1, body: 50, seed: 2, raw_bytes: u64::MAX, trouble: false };
+    let wanted = Traffic {
+        connections,
+        at_once: 500,
+        requests_each: 1,
+        body: 50,
+        seed: 2,
+        raw_bytes: u64::MAX,
+        closes: true,
+        trouble: false,
+    };
     traffic(&mut recorder, &wanted);
     println!("{} bytes before compression", recorder.finish());
     for arguments in [["dump", "--requests"], ["dump", "--connections"]] {

@@ -1,6 +1,6 @@
 //! The same bundle gives the same bytes, whatever the threads and the memory.
 //!
-//! `KFR_GENERATE=FILE` (with `KFR_GENERATE_BYTES`, `KFR_GENERATE_CONNECTIONS`, `KFR_GENERATE_AT_ONCE`) makes
+//! `KFR_GENERATE=FILE` (with `KFR_GENERATE_BYTES`, `KFR_GENERATE_CONNECTIONS` and others, see there) makes
 //! `generate_a_large_bundle` write a bundle of that size before compression instead of doing nothing; see
 //! `scripts/soak-memory`.
 
@@ -29,7 +29,8 @@ fn generate_a_large_bundle() {
         body: number("KFR_GENERATE_BODY", 1500) as usize,
         seed: 1,
         raw_bytes: number("KFR_GENERATE_BYTES", 1 << 30),
-        trouble: true,
+        closes: number("KFR_GENERATE_OPEN", 0) == 0,
+        trouble: number("KFR_GENERATE_TROUBLE", 1) == 1,
     };
     traffic(&mut recorder, &wanted);
     println!("{} bytes before compression", recorder.finish());
@@ -83,6 +84,7 @@ fn threads_and_memory_change_nothing() {
             body: 3000,
             seed: 7,
             raw_bytes: u64::MAX,
+            closes: true,
             trouble: true,
         },
     );

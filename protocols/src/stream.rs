@@ -9,8 +9,9 @@ const MAX_UNREAD_BYTES: usize = 32 << 20;
 /// Pieces between holes that wait unread at most; what comes beyond becomes a hole.
 const MAX_UNREAD_PIECES: usize = 1 << 14;
 
-/// An emptied buffer larger than this is given back.
-const MAX_IDLE_BYTES: usize = 256 << 10;
+/// An emptied buffer larger than this is given back by [`Stream::rest`]: most connections are idle most of the time, and
+/// there may be very many of them.
+const MAX_IDLE_BYTES: usize = 1 << 10;
 
 /// Why bytes are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +82,6 @@ impl Stream {
         }
         if self.tail.is_empty() {
             if self.head == self.buffer.len() {
-                if self.buffer.capacity() > MAX_IDLE_BYTES {
-                    self.buffer = Vec::new();
-                }
                 self.buffer.clear();
                 self.head = 0;
             } else if self.head > 4096 && self.head > self.buffer.len() / 2 {
@@ -213,6 +211,17 @@ impl Stream {
         Some((dropped, hole))
     }
 
+    /// Gives memory back where nothing is left to read: call it when the reader has read what it can.
+    pub fn rest(&mut self) {
+        if self.head == self.buffer.len() && self.buffer.capacity() > MAX_IDLE_BYTES {
+            self.buffer = Vec::new();
+            self.head = 0;
+        }
+        if self.tail.is_empty() && self.tail.capacity() > 0 {
+            self.tail = VecDeque::new();
+        }
+    }
+
     /// Makes the bytes behind a consumed hole the ones at the cursor.
     fn refill(&mut self) {
         if let Some(Segment::Bytes(_)) = self.tail.front()
@@ -269,6 +278,20 @@ mod tests {
         assert_eq!(stream.hole(), Some(Hole { length: 1, kind: CUT }));
         stream.skip(1);
         assert_eq!((stream.bytes(), stream.position()), (&b"z"[..], 4));
+    }
+
+    #[test]
+    fn rest_gives_back_what_was_read_and_nothing_else() {
+        let mut stream = Stream::default();
+        stream.push(&[b'x'; 5000]);
+        stream.advance(4990);
+        stream.rest();
+        assert_eq!((stream.bytes(), stream.position()), (&[b'x'; 10][..], 4990));
+        stream.advance(10);
+        stream.rest();
+        assert_eq!((stream.buffer.capacity(), stream.position(), stream.is_empty()), (0, 5000, true));
+        stream.push(b"more");
+        assert_eq!((stream.bytes(), stream.position()), (&b"more"[..], 5000));
     }
 
     #[test]

@@ -124,11 +124,14 @@ pub struct EndpointKey {
     pub target: Box<str>,
 }
 
+/// Client service, server service, protocol.
+pub type EdgeKey = (u32, u32, u16);
+
 /// Golden metrics of the requests of one shard, or of all after merging.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// By (client service, server service, protocol), with a series.
-    pub edges: FxHashMap<(u32, u32, u16), Golden>,
+    pub edges: FxHashMap<EdgeKey, Golden>,
     endpoints: Vec<(EndpointKey, Golden)>,
     by_hash: FxHashMap<u64, Vec<u32>>,
     scratch: String,
@@ -177,11 +180,16 @@ impl Metrics {
         &mut self.endpoints[index].1
     }
 
-    /// Adds the metrics of another shard.
-    pub fn merge(&mut self, other: Self) {
-        for (key, golden) in other.edges {
+    /// Adds metrics by edge.
+    pub fn merge_edges(&mut self, edges: FxHashMap<EdgeKey, Golden>) {
+        for (key, golden) in edges {
             self.edges.entry(key).or_default().merge(&golden);
         }
+    }
+
+    /// Adds the metrics of another shard.
+    pub fn merge(&mut self, other: Self) {
+        self.merge_edges(other.edges);
         for (key, golden) in other.endpoints {
             match self.find(key.server, key.protocol, &key.op, &key.target) {
                 Some(index) => self.endpoints[index].1.merge(&golden),

@@ -7,5 +7,5 @@ mod request;
 
 pub use histogram::Histogram;
 pub use ledger::{Ledger, Loss};
-pub use metrics::{EndpointKey, Golden, Metrics, Point, SLOW_NS};
+pub use metrics::{EdgeKey, EndpointKey, Golden, Metrics, Point, SLOW_NS};
 pub use request::{Evidence, Exemplar, Request};

@@ -467,7 +467,25 @@ impl Live {
     fn decode(&mut self, out: &mut Output, requests: Requests<'_>) {
         let Stage::Decoding(parser) = &mut self.stage else { return };
         parser.parse(&mut self.streams, out);
+        self.streams.client.rest();
+        self.streams.server.rest();
         self.emit(out, requests);
+    }
+
+    /// Gives back memory that only a busy connection needs.
+    pub fn rest(&mut self) {
+        for way in &mut self.ways {
+            way.observed.rest();
+            way.peered.rest();
+            way.staged.rest();
+            way.observer_times.rest();
+            way.peer_times.rest();
+        }
+        if self.free.len() == self.parked.len() {
+            self.parked = Vec::new();
+            self.free = Vec::new();
+        }
+        self.queue.shrink_to_fit();
     }
 
     /// Turns what the decoder put out into requests.

@@ -62,6 +62,11 @@ impl<T: Copy> Sequencer<T> {
         self.next.get_or_insert(offset);
     }
 
+    /// Gives memory back.
+    pub fn rest(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
     /// Offset of the next byte; `None` before the first call.
     pub fn next(&self) -> Option<u64> {
         self.next

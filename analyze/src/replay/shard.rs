@@ -4,14 +4,14 @@ use kfr_bundle::events::{MISSING_NOTHING, MISSING_PEER_KEEPS};
 use kfr_protocols::Output;
 use rustc_hash::FxHashMap;
 
-use crate::model::{Ledger, Loss, Metrics, Request};
+use crate::model::{EdgeKey, Golden, Ledger, Loss, Metrics, Request};
 use crate::replay::connection::{ConnectionTotals, Event, Live, Setup};
 use crate::replay::spill::KeyedLine;
 use crate::sql::Statements;
 
 /// Reasons that are counted one by one; further ones (of a newer recorder) together.
 const REASONS: usize = 16;
-/// Events of a shard between two looks for connections that are over.
+/// Events of a shard between two looks for connections that are over, or idle.
 const SWEEP_EVERY: u64 = 16384;
 /// Event time after its last state change for which a connection is kept: late events of its own calls.
 const LINGER_NS: u64 = 2_000_000_000;
@@ -100,6 +100,7 @@ impl Shard {
         for connection in over {
             self.end(context, connection);
         }
+        self.live.values_mut().for_each(|live| live.rest());
     }
 
     fn end(&mut self, context: &dyn Context, connection: u32) {
@@ -129,6 +130,12 @@ impl Shard {
     /// Lines produced since the last call.
     pub fn take_lines(&mut self) -> Vec<KeyedLine> {
         std::mem::take(&mut self.output.produce.lines)
+    }
+
+    /// Metrics by edge since the last call. Their series would take much memory in each shard, and sums of integers
+    /// don't care who adds them up when.
+    pub fn take_edges(&mut self) -> FxHashMap<EdgeKey, Golden> {
+        std::mem::take(&mut self.output.produce.metrics.edges)
     }
 
     /// Nothing more will come.

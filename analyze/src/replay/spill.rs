@@ -21,6 +21,8 @@ pub type KeyedLine = (Key, Box<[u8]>);
 pub struct SortedLines {
     lines: Vec<KeyedLine>,
     bytes: usize,
+    /// Of all lines ever pushed.
+    pushed_bytes: u64,
     budget: usize,
     folder: PathBuf,
     runs: Vec<File>,
@@ -29,7 +31,7 @@ pub struct SortedLines {
 impl SortedLines {
     /// At most about `budget` bytes are held in memory; the rest goes to unnamed files in `folder`.
     pub fn new(budget: usize, folder: &Path) -> Self {
-        Self { lines: Vec::new(), bytes: 0, budget, folder: folder.to_path_buf(), runs: Vec::new() }
+        Self { lines: Vec::new(), bytes: 0, pushed_bytes: 0, budget, folder: folder.to_path_buf(), runs: Vec::new() }
     }
 
     /// Adds a line (without its line end).
@@ -38,8 +40,14 @@ impl SortedLines {
     /// If a temporary file can't be written.
     pub fn push(&mut self, key: Key, line: Box<[u8]>) -> io::Result<()> {
         self.bytes += line.len() + LINE_OVERHEAD_BYTES;
+        self.pushed_bytes += (line.len() + LINE_OVERHEAD_BYTES) as u64;
         self.lines.push((key, line));
         if self.bytes > self.budget { self.spill() } else { Ok(()) }
+    }
+
+    /// Memory that all lines pushed so far took, spilled or not.
+    pub fn pushed_bytes(&self) -> u64 {
+        self.pushed_bytes
     }
 
     fn spill(&mut self) -> io::Result<()> {

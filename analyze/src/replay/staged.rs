@@ -72,6 +72,14 @@ impl Staged {
         self.drop_before(end);
     }
 
+    /// Gives memory back.
+    pub fn rest(&mut self) {
+        self.bytes.drain(..self.used);
+        self.used = 0;
+        self.bytes.shrink_to_fit();
+        self.pieces.shrink_to_fit();
+    }
+
     /// Forgets what lies before `offset`.
     pub fn drop_before(&mut self, offset: u64) {
         while let Some(piece) = self.pieces.front_mut() {

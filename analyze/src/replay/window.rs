@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::identity::Sockets;
 use crate::join::Connections;
+use crate::model::Metrics;
 use crate::replay::connection::Event;
 use crate::replay::facts::NodeFacts;
 use crate::replay::input::Input;
@@ -18,6 +19,8 @@ use crate::replay::{SHARDS, SortedLines};
 const MEMORY_PER_RAW_BYTE: u64 = 6;
 /// Blocks of a window at most: enough work for every thread, and a bound on how long lines wait for sorting.
 const MAX_WINDOW: usize = 64;
+/// Bytes of lines that a byte of a block is taken to come to before any were seen: a pipeline of small commands.
+const FIRST_LINES_PER_RAW_BYTE: u64 = 20;
 /// What a decoded flow points to where its socket is unknown.
 const NOBODY: u32 = u32::MAX;
 
@@ -47,6 +50,7 @@ pub fn run(
     budget: u64,
 ) -> std::io::Result<Vec<ShardOutput>> {
     let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::default()).collect();
+    let mut edges = Metrics::default();
     let mut strangers = 0;
     let mut bad_blocks = 0;
     let entries: Vec<(u32, BlockEntry)> = inputs
@@ -55,8 +59,11 @@ pub fn run(
         .flat_map(|(bundle, input)| input.reader.blocks_of(BlockKind::DATA).map(move |entry| (bundle as u32, *entry)))
         .collect();
     let mut rest = entries.as_slice();
+    // Bytes of lines that a byte of a block came to at most so far: they wait until their window is over.
+    let mut lines_per_raw_byte = FIRST_LINES_PER_RAW_BYTE;
+    let mut known = false;
     while !rest.is_empty() {
-        let (window, after) = rest.split_at(window_length(rest, budget));
+        let (window, after) = rest.split_at(window_length(rest, budget, lines_per_raw_byte));
         rest = after;
         let decoded: Vec<Option<Decoded>> = window
             .par_iter()
@@ -78,11 +85,17 @@ pub fn run(
                 replay_rows(decoded, number, shard, context);
             }
         });
+        shards.iter_mut().for_each(|shard| edges.merge_edges(shard.take_edges()));
+        let before = lines.pushed_bytes();
         for shard in &mut shards {
             for (key, line) in shard.take_lines() {
                 lines.push(key, line)?;
             }
         }
+        let raw_bytes: u64 = window.iter().map(|(_, entry)| u64::from(entry.raw_len)).sum();
+        let observed = (lines.pushed_bytes() - before).div_ceil(raw_bytes.max(1));
+        lines_per_raw_byte =
+            if std::mem::replace(&mut known, true) { lines_per_raw_byte.max(observed) } else { observed };
     }
     let mut outputs: Vec<ShardOutput> = shards.into_par_iter().map(|shard| shard.finish(context)).collect();
     for output in &mut outputs {
@@ -91,16 +104,17 @@ pub fn run(
         }
     }
     if let Some(first) = outputs.first_mut() {
+        first.produce.metrics.merge(edges);
         first.ledger.events_without_socket += strangers;
         first.ledger.bad_blocks += bad_blocks;
     }
     Ok(outputs)
 }
 
-fn window_length(entries: &[(u32, BlockEntry)], budget: u64) -> usize {
+fn window_length(entries: &[(u32, BlockEntry)], budget: u64, lines_per_raw_byte: u64) -> usize {
     let mut room = budget;
     let fitting = entries.iter().take(MAX_WINDOW).take_while(|(_, entry)| {
-        let needed = u64::from(entry.raw_len) * MEMORY_PER_RAW_BYTE;
+        let needed = u64::from(entry.raw_len).saturating_mul(MEMORY_PER_RAW_BYTE + lines_per_raw_byte);
         let fits = needed <= room;
         room = room.saturating_sub(needed);
         fits

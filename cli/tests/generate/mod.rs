@@ -9,8 +9,9 @@ use std::io::Write;
 use std::path::Path;
 
 use kfr_bundle::events::{
-    DIRECTION_RECEIVED, DIRECTION_SENT, DataEvent, EventHeader, FAMILY_INET, KIND_DATA, KIND_SOCKET, MISSING_LIMIT,
-    MISSING_NOTHING, MISSING_PEER_KEEPS, OFFSET_TCP, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN, SocketEvent,
+    DIRECTION_RECEIVED, DIRECTION_SENT, DataEvent, EventHeader, FAMILY_INET, KIND_DATA, KIND_SOCKET, KIND_STATE,
+    MISSING_LIMIT, MISSING_NOTHING, MISSING_PEER_KEEPS, OFFSET_TCP, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN,
+    SocketEvent, StateEvent,
 };
 use kfr_bundle::facts::{Manifest, ProcessFact};
 use kfr_bundle::rows::Anchor;
@@ -182,6 +183,7 @@ pub struct Recorder {
     writer: Writer,
     data: DataColumns,
     sockets: Vec<SocketEvent>,
+    states: Vec<StateEvent>,
     sequence: u64,
     /// Event time of the next event.
     pub now_ns: u64,
@@ -208,6 +210,7 @@ impl Recorder {
             writer: writer(&header),
             data: DataColumns::new(),
             sockets: Vec::new(),
+            states: Vec::new(),
             sequence: 0,
             now_ns: START_NS,
             first: 0,
@@ -244,7 +247,7 @@ impl Recorder {
         // Numbers count events of one CPU, so a lost event is a missing number.
         let sequence = self.sequence;
         self.sequence += 1;
-        self.now_ns += 1000;
+        self.now_ns += 10_000; // 100,000 events a second
         EventHeader { time_ns: self.now_ns, sequence, kind, cpu: 0, thread: process, process, reserved: 0 }
     }
 
@@ -286,6 +289,31 @@ impl Recorder {
         }
     }
 
+    /// Closes the recorded sockets of connection `number`, the client first.
+    pub fn close(&mut self, number: u64, recording: &Recording) {
+        const FIN_WAIT1: u8 = 4;
+        const CLOSE: u8 = 7;
+        const LAST_ACK: u8 = 9;
+        for client_end in [true, false] {
+            if recording.ends != Ends::Both && (recording.ends == Ends::Client) != client_end {
+                continue;
+            }
+            let header = self.header(KIND_STATE, 0);
+            self.states.push(StateEvent {
+                header,
+                socket: socket(number, client_end),
+                netns: 1,
+                family: FAMILY_INET,
+                old_state: if client_end { FIN_WAIT1 } else { LAST_ACK },
+                new_state: CLOSE,
+                ..StateEvent::default()
+            });
+        }
+        if self.states.len() >= 4096 {
+            self.seal();
+        }
+    }
+
     pub fn event(&mut self, number: u64, event: &Recorded) {
         let from_client = event.client_end == event.sent;
         let data = DataEvent {
@@ -312,6 +340,11 @@ impl Recorder {
             let rows = std::mem::take(&mut self.sockets);
             let times = (rows[0].header.time_ns, rows[rows.len() - 1].header.time_ns);
             self.block(BlockKind::SOCKETS, rows.len() as u32, times, &encode_rows(&rows));
+        }
+        if !self.states.is_empty() {
+            let rows = std::mem::take(&mut self.states);
+            let times = (rows[0].header.time_ns, rows[rows.len() - 1].header.time_ns);
+            self.block(BlockKind::STATES, rows.len() as u32, times, &encode_rows(&rows));
         }
         if !self.data.is_empty() {
             let mut raw = std::mem::take(&mut self.raw);
@@ -362,6 +395,8 @@ pub struct Traffic {
     pub seed: u64,
     /// Stop once so many bytes before compression are written.
     pub raw_bytes: u64,
+    /// Connections close when they have nothing more to say; else they stay open to the end.
+    pub closes: bool,
     /// Gaps, races, cut payload and one-sided connections among the others.
     pub trouble: bool,
 }
@@ -369,7 +404,7 @@ pub struct Traffic {
 /// Writes many conversations, interleaved.
 pub fn traffic(recorder: &mut Recorder, traffic: &Traffic) {
     let mut random = Random(traffic.seed);
-    let mut open: Vec<(u64, std::vec::IntoIter<Recorded>)> = Vec::new();
+    let mut open: Vec<(u64, Recording, std::vec::IntoIter<Recorded>)> = Vec::new();
     let (first, mut next) = (recorder.first, recorder.first);
     loop {
         while open.len() < traffic.at_once
@@ -389,7 +424,7 @@ pub fn traffic(recorder: &mut Recorder, traffic: &Traffic) {
             }
             let conversation = Conversation::new(talk, traffic.requests_each, 8, traffic.body, &mut random);
             recorder.open(next, talk, &recording);
-            open.push((next, record(&conversation, &recording, &mut random).into_iter()));
+            open.push((next, recording, record(&conversation, &recording, &mut random).into_iter()));
             next += 1;
         }
         if open.is_empty() {
@@ -397,10 +432,13 @@ pub fn traffic(recorder: &mut Recorder, traffic: &Traffic) {
         }
         let at = random.below(open.len() as u64) as usize;
         for _ in 0..1 + random.below(6) {
-            match open[at].1.next() {
+            match open[at].2.next() {
                 Some(event) => recorder.event(open[at].0, &event),
                 None => {
-                    open.swap_remove(at);
+                    let (number, recording, _) = open.swap_remove(at);
+                    if traffic.closes {
+                        recorder.close(number, &recording);
+                    }
                     break;
                 }
             }
