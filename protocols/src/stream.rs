@@ -222,6 +222,15 @@ impl Stream {
         }
     }
 
+    /// Gives back all memory that holds nothing: for a connection that is idle.
+    pub fn rest_long(&mut self) {
+        if self.head == self.buffer.len() {
+            self.buffer = Vec::new();
+            self.head = 0;
+        }
+        self.tail.shrink_to_fit();
+    }
+
     /// Makes the bytes behind a consumed hole the ones at the cursor.
     fn refill(&mut self) {
         if let Some(Segment::Bytes(_)) = self.tail.front()

@@ -486,6 +486,8 @@ impl Live {
             self.free = Vec::new();
         }
         self.queue.shrink_to_fit();
+        self.streams.client.rest_long();
+        self.streams.server.rest_long();
     }
 
     /// Turns what the decoder put out into requests.
