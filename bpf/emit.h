@@ -20,7 +20,7 @@ struct config {
 	__u32 filter_process; /* 1: only processes in `traced` */
 	__u32 filter_cgroup; /* 1: only tasks in or below one of `traced_cgroups` */
 	__u32 filter_port; /* 1: only sockets with a port in `traced_ports` */
-	__u32 reserved;
+	__u32 ask_mask; /* how full the ring is, is asked at each event whose number and this have no bit in common */
 };
 const volatile struct config config = {};
 
@@ -43,6 +43,8 @@ struct counters {
 	__u64 lost; /* of these, refused by a full ring */
 	__u64 shrunk; /* events whose payload was cut because the ring was under pressure */
 	__u64 refused_state; /* sockets for which no state could be allocated */
+	__u64 waiting; /* bytes in the ring when it was last asked */
+	__u64 asked; /* events that wanted to know */
 };
 
 struct {

@@ -46,6 +46,7 @@ enum { BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 /* include/linux/socket.h, include/net/tcp_states.h, include/uapi/linux/in.h */
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10 };
 enum { SOCK_STREAM = 1, SOCK_DGRAM = 2, SOCK_SEQPACKET = 5 };
+enum { SOL_TCP = 6, TCP_ULP = 31 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_MPTCP = 262 };
 enum { MSG_OOB = 0x1, MSG_PEEK = 0x2, MSG_TRUNC = 0x20, MSG_ERRQUEUE = 0x2000, MSG_SOCK_DEVMEM = 0x2000000 };
 enum {
@@ -165,9 +166,12 @@ struct inode {
 	unsigned long i_ino;
 };
 
+struct proto_ops;
+
 struct socket {
 	struct file *file;
 	struct sock *sk;
+	const struct proto_ops *ops;
 };
 
 struct sock {

@@ -15,11 +15,13 @@ enum {
 	NR_RECVFROM = 45,
 	NR_SENDMSG = 46,
 	NR_RECVMSG = 47,
+	NR_SETSOCKOPT = 54,
 	NR_SPLICE = 275,
 	NR_RECVMMSG = 299,
 	NR_SENDMMSG = 307,
 	NR_PREADV2 = 327,
 	NR_PWRITEV2 = 328,
+	NR_IO_URING_ENTER = 426,
 };
 #define SYSCALL_NUMBER(regs) ((long)(regs)->orig_ax)
 /* The entry code stores -ENOSYS as the result until the call is over: later, the registers are history. */
@@ -63,12 +65,14 @@ enum {
 	NR_CONNECT = 203,
 	NR_SENDTO = 206,
 	NR_RECVFROM = 207,
+	NR_SETSOCKOPT = 208,
 	NR_SENDMSG = 211,
 	NR_RECVMSG = 212,
 	NR_RECVMMSG = 243,
 	NR_SENDMMSG = 269,
 	NR_PREADV2 = 286,
 	NR_PWRITEV2 = 287,
+	NR_IO_URING_ENTER = 426,
 };
 #define SYSCALL_NUMBER(regs) ((long)(regs)->syscallno)
 /* x0 holds the first argument until the result replaces it. */

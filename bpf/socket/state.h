@@ -43,6 +43,7 @@ struct socket_state {
 	__u8 unconnected; /* datagram socket without a fixed peer */
 	__u8 passed; /* PASSED_: filters that it is known to pass */
 	__u64 inode; /* syscall hook: tells a reused address */
+	__u64 operations; /* syscall hook: the socket's table of functions, by which its kind is known; 0: not yet looked at */
 };
 
 enum {
@@ -58,12 +59,23 @@ struct {
 	__type(value, struct socket_state);
 } states SEC(".maps");
 
+struct hook_state {
+	__u64 last_id; /* of the sockets named so far */
+	__u64 uring_calls; /* io_uring_enter calls that submitted something: what they move on sockets is not seen */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} generation SEC(".maps");
+	__type(value, struct hook_state);
+} hook_state SEC(".maps");
+
+static __always_inline struct hook_state *hook(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&hook_state, &zero);
+}
 #else
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -125,13 +137,12 @@ static __always_inline __u64 inode_of(const struct sock *sk)
 static __noinline struct socket_state *make_state(const struct sock *sk, __u64 inode)
 {
 	__u64 key = (__u64)sk;
-	__u32 zero = 0;
 	struct socket_state fresh = {};
-	__u64 *last = bpf_map_lookup_elem(&generation, &zero);
-	if (!last)
+	struct hook_state *names = hook();
+	if (!names)
 		return NULL;
 	/* Above any cookie, so that the two kinds of name can't meet in one bundle. */
-	fresh.id = (1ULL << 62) + __sync_fetch_and_add(last, 1) + 1;
+	fresh.id = (1ULL << 62) + __sync_fetch_and_add(&names->last_id, 1) + 1;
 	fresh.inode = inode;
 	start_state(&fresh, sk);
 	bpf_map_update_elem(&states, &key, &fresh, BPF_ANY);
@@ -180,6 +191,13 @@ static __always_inline const struct tcp_sock *tcp_of(const struct sock *sk)
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
 		return NULL;
 	return (const struct tcp_sock *)sk;
+}
+
+/* Kernel TLS or the like: sequence numbers count records then, and calls count the bytes inside them. */
+static __always_inline bool is_tls(const struct sock *sk)
+{
+	const struct tcp_sock *tcp = tcp_of(sk);
+	return tcp && BPF_CORE_READ(tcp, inet_conn.icsk_ulp_ops);
 }
 
 static __always_inline __u64 mix(__u64 hash, __u64 value)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * The syscall hook, for kernels before 6.3: one program where system calls return. The arguments are still in the
- * registers then. What is cheap and rules out most comes first: the call's number, its result, the file's kind, the
+ * registers then. What is cheap and rules out most comes first: the call's result, its number, the file's kind, the
  * filters; user memory is read last.
  */
 #define KFR_SYSCALL_HOOK
@@ -14,12 +14,81 @@
 /* The open file behind a descriptor of the current task. */
 static __always_inline struct file *file_of(struct task_struct *task, __u32 fd)
 {
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	if (fd >= BPF_CORE_READ(table, max_fds))
+	struct fdtable *table = task->files->fdt;
+	if (fd >= table->max_fds)
 		return NULL;
 	struct file *file = NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), (void *)((__u64)BPF_CORE_READ(table, fd) + fd * sizeof(void *)));
+	bpf_probe_read_kernel(&file, sizeof(file), (void *)((__u64)table->fd + fd * sizeof(void *)));
 	return file;
+}
+
+/* What is read of a socket in one go: each read of kernel memory is a call, and calls are most of this hook's cost. */
+struct socket_fields {
+	struct file *file;
+	struct sock *sk;
+	__u64 operations;
+};
+
+/* Where struct socket keeps them (16, 24 and 32 on all kernels so far, randomised layouts apart). */
+#define SOCKET_HEAD 48
+#define IN_HEAD(field) (bpf_core_field_offset(struct socket, field) <= SOCKET_HEAD - sizeof(__u64))
+#define HEAD_FIELD(head, field) (*(__u64 *)((void *)(head) + bpf_core_field_offset(struct socket, field)))
+
+/*
+ * The socket behind a file; false if it is no socket. What `private_data` means is the file's own business, but only a
+ * socket's structure points back to its file there, and only one of ours has a state; for others, see is_socket().
+ */
+static __always_inline bool socket_of(struct file *file, struct socket_fields *found)
+{
+	struct socket *socket = BPF_CORE_READ(file, private_data);
+	if (!socket)
+		return false;
+	if (IN_HEAD(file) && IN_HEAD(sk) && IN_HEAD(ops)) {
+		__u64 head[SOCKET_HEAD / sizeof(__u64)];
+		if (bpf_probe_read_kernel(head, sizeof(head), socket))
+			return false;
+		found->file = (struct file *)HEAD_FIELD(head, file);
+		found->sk = (struct sock *)HEAD_FIELD(head, sk);
+		found->operations = HEAD_FIELD(head, ops);
+	} else {
+		found->file = BPF_CORE_READ(socket, file);
+		found->sk = BPF_CORE_READ(socket, sk);
+		found->operations = (__u64)BPF_CORE_READ(socket, ops);
+	}
+	return found->file == file && found->sk;
+}
+
+/*
+ * The state of a socket that has none yet, or whose operations are not those that its state was made for: another kind
+ * of socket at a reused address, or the same one changed by kernel TLS or IPV6_ADDRFORM. NULL if it is not to be recorded.
+ */
+__noinline int adopt_socket(__u64 file_address, __u64 address, __u64 operations)
+{
+	const struct file *file = (const struct file *)file_address;
+	const struct sock *sk = (const struct sock *)address;
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+		return 0;
+	struct socket_state *state = bpf_map_lookup_elem(&states, &address);
+	__u64 inode = BPF_CORE_READ(file, f_inode, i_ino);
+	/* Made by a state change, or changed in place: what is known of it still holds. */
+	bool same = state && state->family == family && (state->offset_kind == offset_kind_of(sk) || is_tls(sk)) &&
+		    (tcp_of(sk) || state->inode == inode);
+	if (!same) {
+		state = make_state(sk, inode);
+		if (!state) {
+			struct counters *count = cpu_counters();
+			if (count)
+				__sync_fetch_and_add(&count->refused_state, 1);
+			return 0;
+		}
+	}
+	if (state->offset_kind == OFFSET_TCP && is_tls(sk))
+		state->offset_kind = OFFSET_COUNTED;
+	state->operations = operations;
+	return 1;
 }
 
 /* One message: all of a call, or one entry of sendmmsg and recvmmsg. */
@@ -30,7 +99,7 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 		return 0;
 	struct buffers *at = &build->at;
 	__u64 now = bpf_ktime_get_boot_ns();
-	__u64 identity = bpf_get_current_pid_tgid();
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct data_event fields;
 	fields.socket = state->id;
 	fields.length = moved;
@@ -39,21 +108,13 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 	fields.offset_kind = state->offset_kind;
 	fields.missing = MISSING_NOTHING;
 	fields.reserved = 0;
-	fields.header.process = identity >> 32;
-	fields.header.thread = (__u32)identity;
+	fields.header.process = task->tgid;
+	fields.header.thread = task->pid;
 	__u64 *counted = direction == DIRECTION_SENT ? &state->sent : &state->received;
 	if (state->offset_kind == OFFSET_TCP) {
-		const struct tcp_sock *tcp = tcp_of(sk);
-		if (!tcp)
-			return 0;
-		__u64 stamp = 0;
-		if (BPF_CORE_READ(tcp, inet_conn.icsk_ulp_ops)) {
-			/* Kernel TLS: sequence numbers count records, calls count the bytes inside them. */
-			state->offset_kind = OFFSET_COUNTED;
-			fields.offset_kind = OFFSET_COUNTED;
-			fields.offset = *counted;
-			__sync_fetch_and_add(counted, moved);
-		} else if (direction == DIRECTION_SENT) {
+		const struct tcp_sock *tcp = (const struct tcp_sock *)sk;
+		__u64 stamp;
+		if (direction == DIRECTION_SENT) {
 			fields.offset = (__u32)(BPF_CORE_READ(tcp, write_seq) - build->later - moved);
 			stamp = BPF_CORE_READ(tcp, tcp_wstamp_ns);
 		} else {
@@ -197,12 +258,30 @@ static __always_inline bool decode_compat(struct pt_regs *regs, __u64 *fd, __u32
 	return false;
 }
 
+/*
+ * A socket got an upper-layer protocol, such as kernel TLS. Kernels before 5.16 don't change the operations of one that
+ * only sends that way, so the call itself is looked for.
+ */
+__noinline int begin_tls(__u64 fd)
+{
+	struct file *file = file_of(bpf_get_current_task_btf(), fd);
+	struct socket_fields socket;
+	if (file && socket_of(file, &socket))
+		return adopt_socket((__u64)file, (__u64)socket.sk, socket.operations);
+	return 0;
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_exit, struct pt_regs *regs, long result)
 {
-	if (result <= 0)
+	if (result < 0)
 		return 0;
 	long number = SYSCALL_NUMBER(regs);
+	if (result == 0) {
+		if (number == NR_SETSOCKOPT && PT_REGS_PARM2_SYSCALL(regs) == SOL_TCP && PT_REGS_PARM3_SYSCALL(regs) == TCP_ULP)
+			begin_tls(PT_REGS_PARM1_SYSCALL(regs));
+		return 0;
+	}
 	__u64 fd = PT_REGS_PARM1_SYSCALL(regs);
 	__u32 direction = DIRECTION_SENT, flags = 0;
 	switch (number) {
@@ -228,6 +307,12 @@ int BPF_PROG(on_exit, struct pt_regs *regs, long result)
 	case NR_SENDMMSG:
 	case NR_SENDFILE:
 		break;
+	case NR_IO_URING_ENTER: {
+		struct hook_state *seen = hook();
+		if (seen && passes_task(bpf_get_current_task_btf()->tgid))
+			__sync_fetch_and_add(&seen->uring_calls, 1);
+		return 0;
+	}
 	case NR_SPLICE:
 		fd = PT_REGS_PARM3_SYSCALL(regs);
 		break;
@@ -246,32 +331,31 @@ int BPF_PROG(on_exit, struct pt_regs *regs, long result)
 	} else if (direction == ~0U) {
 		return 0;
 	}
-	struct file *file = file_of(task, fd);
-	if (!file)
-		return 0;
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0;
-	struct socket *socket = BPF_CORE_READ(file, private_data);
-	struct sock *sk = BPF_CORE_READ(socket, sk);
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
-		return 0;
 	if (flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
 		return 0;
-	if (!passes_task(bpf_get_current_pid_tgid() >> 32) || !passes_port(sk))
+	struct file *file = file_of(task, fd);
+	struct socket_fields socket;
+	if (!file || !socket_of(file, &socket))
 		return 0;
+	struct sock *sk = socket.sk;
+	if (!passes_task(task->tgid) || !passes_port(sk))
+		return 0;
+	struct socket_state *state = bpf_map_lookup_elem(&states, &sk);
+	if (!state || state->operations != socket.operations) {
+		if (!adopt_socket((__u64)file, (__u64)sk, socket.operations))
+			return 0;
+		state = bpf_map_lookup_elem(&states, &sk);
+	} else if (state->family == AF_UNIX || state->offset_kind == OFFSET_DATAGRAM) {
+		/* These come and go without a sign: a reused address has another inode. */
+		__u64 inode = BPF_CORE_READ(file, f_inode, i_ino);
+		if (state->inode != inode)
+			state = make_state(sk, inode);
+		if (state)
+			state->operations = socket.operations;
+	}
 	struct counters *count = cpu_counters();
 	if (!count)
 		return 0;
-	struct socket_state *state = state_of(sk, 0);
-	if (state && family != AF_INET && family != AF_INET6) {
-		/* Unix sockets come and go without a sign: a reused address has another inode. */
-		if (state->inode != BPF_CORE_READ(file, f_inode, i_ino))
-			state = state_of(sk, 1);
-	} else if (state && state->offset_kind == OFFSET_DATAGRAM) {
-		if (state->inode != BPF_CORE_READ(file, f_inode, i_ino))
-			state = state_of(sk, 1);
-	}
 	if (!state) {
 		__sync_fetch_and_add(&count->refused_state, 1);
 		return 0;
@@ -283,7 +367,7 @@ int BPF_PROG(on_exit, struct pt_regs *regs, long result)
 	if (!build)
 		return 0;
 	/* MSG_TRUNC on a stream (TCP and MPTCP; unix sockets don't know it) moves on without copying. */
-	bool discarded = direction == DIRECTION_RECEIVED && (flags & (MSG_TRUNC | MSG_SOCK_DEVMEM)) && family != AF_UNIX &&
+	bool discarded = direction == DIRECTION_RECEIVED && (flags & (MSG_TRUNC | MSG_SOCK_DEVMEM)) && state->family != AF_UNIX &&
 			 state->offset_kind != OFFSET_DATAGRAM;
 	if (!compat && (number == NR_SENDMMSG || number == NR_RECVMMSG)) {
 		transfer_messages((__u64)sk, PT_REGS_PARM2_SYSCALL(regs), result, direction, discarded);

@@ -146,7 +146,10 @@ static __always_inline __u32 budget(__u32 run, __u32 moved, struct counters *cou
 	}
 	if (limit > MAX_KEPT)
 		limit = MAX_KEPT;
-	__u64 waiting = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+	/* Asking costs as much as a read. As long as there was ample room a moment ago, the next few events can't fill it. */
+	if (count->waiting > config.ring_bytes / 4 || !(count->asked++ & config.ask_mask))
+		count->waiting = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+	__u64 waiting = count->waiting;
 	if (waiting > config.ring_bytes / 2) {
 		/* Payload goes first, events last. */
 		__u32 shrunk = waiting > config.ring_bytes / 8 * 7 ? 0 : waiting > config.ring_bytes / 4 * 3 ? 128 : 512;
@@ -311,6 +314,12 @@ static __always_inline bool peer_keeps(const struct socket_state *state)
 	__u64 key = state->pair;
 	if (!key)
 		return false;
+#ifdef KFR_SYSCALL_HOOK
+	/* A sender that uses io_uring isn't seen: where anybody does, receivers keep what they get. */
+	struct hook_state *seen = hook();
+	if (!seen || seen->uring_calls)
+		return false;
+#endif
 	struct pair *pair = bpf_map_lookup_elem(&pairs, &key);
 	__u32 other = (state->side & 1) ^ 1;
 	return pair && (pair->flags & ((PAIR_PRESENT | PAIR_BLIND) << other)) == PAIR_PRESENT << other;

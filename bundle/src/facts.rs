@@ -184,6 +184,6 @@ pub struct LedgerFact {
     /// When, `CLOCK_BOOTTIME` ns.
     pub time_ns: u64,
     /// Counter by name: `events`, `events_lost`, `payload_shrunk`, `sockets_without_state`, `recursion_misses`,
-    /// `rows_not_written`, `walk_errors`, `payload_limit`.
+    /// `rows_not_written`, `payload_limit`, `uring_calls`, `unknown_records`, `counters_unreadable`.
     pub counters: BTreeMap<String, u64>,
 }

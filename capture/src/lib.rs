@@ -18,6 +18,6 @@ pub use filters::NoSuchTarget;
 pub use options::{Destination, MAX_PAYLOAD_LIMIT, Options, SocketHook};
 pub use preflight::{Preflight, preflight};
 #[doc(hidden)]
-pub use probes::{Config, Control};
+pub use probes::{Config, Control, HookState};
 pub use probes::{Counters, OBJECTS};
 pub use recorder::{End, Outcome, capture};

@@ -110,7 +110,7 @@ pub struct Config {
     pub filter_process: u32,
     pub filter_cgroup: u32,
     pub filter_port: u32,
-    pub reserved: u32,
+    pub ask_mask: u32,
 }
 
 /// `struct control` of `bpf/emit.h`.
@@ -121,6 +121,15 @@ pub struct Control {
     pub boot_offset_ns: u64,
     pub payload_limit: u32,
     pub walk_number: u32,
+}
+
+/// `struct hook_state` of `bpf/socket/state.h`, syscall hook only.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HookState {
+    pub last_id: u64,
+    pub uring_calls: u64,
 }
 
 /// `struct counters` of `bpf/emit.h`, summed over CPUs.
@@ -135,6 +144,10 @@ pub struct Counters {
     pub shrunk: u64,
     /// Sockets for which the kernel had no memory for state.
     pub refused_state: u64,
+    /// Bytes in the ring when a probe last asked.
+    pub waiting: u64,
+    /// Times that a probe wanted to know.
+    pub asked: u64,
 }
 
 /// Bytes moved one way on a connection, without an answer, after which only lengths are kept, in multiples of the
@@ -320,6 +333,15 @@ impl Probes {
         Ok(sum)
     }
 
+    /// `io_uring_enter` calls that submitted something; counted with the syscall hook, which doesn't see what they move.
+    pub fn uring_calls(&self) -> u64 {
+        let state = find_map(&self.socket, "hook_state").and_then(|map| {
+            let value = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten()?;
+            Some(HookState::read_from_prefix(&value).ok()?.0.uring_calls)
+        });
+        state.unwrap_or(0)
+    }
+
     /// Times that the kernel skipped one of our programs because it was already running on that CPU.
     pub fn recursion_misses(&self) -> u64 {
         let objects = [Some(&self.socket), self.process.as_ref()];
@@ -366,8 +388,18 @@ fn config(options: &Options) -> Config {
         filter_process: u32::from(crate::filters::filters_by_process(options)),
         filter_cgroup: u32::from(by_cgroup_id),
         filter_port: u32::from(!options.ports.is_empty()),
-        reserved: 0,
+        ask_mask: ask_mask(options),
     }
+}
+
+/// Seven, so that probes ask at every eighth event, if eight of the largest events on every CPU fit into a quarter of the
+/// ring; else 0.
+fn ask_mask(options: &Options) -> u32 {
+    const EVERY: u32 = 8;
+    let cpus = libbpf_rs::num_possible_cpus().unwrap_or(usize::MAX) as u64;
+    let largest = u64::from(options.payload_limit.next_power_of_two().min(16384)) + 128;
+    let fits = cpus.saturating_mul(largest * u64::from(EVERY)) <= u64::from(options.buffer_bytes / 4);
+    if fits { EVERY - 1 } else { 0 }
 }
 
 fn has_tracepoint(kernel: &btf::Btf<'_>, tracepoint: &str) -> bool {

@@ -337,6 +337,7 @@ fn ledger(probes: &Probes, store: &Handle, unknown: u64) -> LedgerFact {
         }
         Err(_) => put("counters_unreadable", 1),
     }
+    put("uring_calls", probes.uring_calls());
     put("recursion_misses", probes.recursion_misses());
     put("rows_not_written", store.progress().rows_not_written.load(Ordering::Relaxed));
     put("unknown_records", unknown);

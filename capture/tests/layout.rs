@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 use kfr_bundle::events::*;
-use kfr_capture::{Config, Control, Counters, MAX_PAYLOAD_LIMIT, OBJECTS};
+use kfr_capture::{Config, Control, Counters, HookState, MAX_PAYLOAD_LIMIT, OBJECTS};
 use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 
@@ -26,7 +26,7 @@ macro_rules! layout {
 }
 
 fn layouts() -> Vec<Layout> {
-    let mut counters = layout!("counters", Counters, events lost shrunk refused_state);
+    let mut counters = layout!("counters", Counters, events lost shrunk refused_state waiting asked);
     // Named for what it counts on the one side, for what it numbers on the other.
     counters.members[0].0 = "sequence";
     vec![
@@ -44,7 +44,7 @@ fn layouts() -> Vec<Layout> {
         layout!("process_event", ProcessEvent, header cgroup start_ns parent namespace_process exit_status what reserved
             arguments_length comm arguments),
         layout!("config", Config, ring_bytes bulk_refill_ns own_process bulk_limit filter_process filter_cgroup
-            filter_port reserved),
+            filter_port ask_mask),
         layout!("control", Control, boot_offset_ns payload_limit walk_number),
         counters,
     ]
@@ -59,7 +59,8 @@ fn every_offset_and_size_is_the_compiled_probes() {
         let btf = Btf::from_path(&path);
         std::fs::remove_file(&path).unwrap();
         let btf = btf.unwrap();
-        for layout in layouts() {
+        let of_one_hook = (*object == "syscall").then(|| layout!("hook_state", HookState, last_id uring_calls));
+        for layout in layouts().into_iter().chain(of_one_hook) {
             let case = format!("struct {} of {object}", layout.name);
             let compiled = btf.type_by_name::<Struct<'_>>(layout.name).unwrap_or_else(|| panic!("{case} is missing"));
             assert_eq!(compiled.size(), layout.size, "size of {case}");

@@ -182,6 +182,16 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
         Severity::Warning,
     );
     entries.add(
+        "uring",
+        "capture",
+        "io_uring calls, with a hook that doesn't see what they move",
+        recorded("uring_calls"),
+        "calls",
+        "Bytes that they moved on sockets are missing, on TCP with a gap; the sock hook of newer kernels counts them",
+        &[Requests, Bytes],
+        Severity::Warning,
+    );
+    entries.add(
         "skipped",
         "decoder",
         "Bytes passed over to find the start of a message",
