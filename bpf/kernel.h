@@ -59,6 +59,9 @@ enum {
 	TCP_LISTEN = 10,
 };
 
+/* include/net/sock.h, bits of skc_flags: the other end has said that it is done (its FIN has arrived) */
+enum { SOCK_DONE = 1 };
+
 /* include/uapi/linux/bpf.h: only asked for its presence. */
 enum bpf_func_id {
 	BPF_FUNC_task_pt_regs = 175,
@@ -150,6 +153,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
+	unsigned long skc_flags;
 };
 
 struct sock_cgroup_data {
@@ -206,6 +210,7 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 write_seq;
 	__u32 copied_seq;
+	__u32 rcv_nxt;
 	__u64 tcp_wstamp_ns;
 	__u64 tcp_clock_cache;
 	__u32 srtt_us;

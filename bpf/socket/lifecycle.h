@@ -117,7 +117,7 @@ int BPF_PROG(on_state, struct sock *sk, int old_state, int new_state)
 	event->error = BPF_CORE_READ(sk, sk_err);
 	if (tcp) {
 		event->sent_sequence = BPF_CORE_READ(tcp, write_seq);
-		event->received_sequence = BPF_CORE_READ(tcp, copied_seq);
+		event->received_sequence = read_until(tcp);
 		event->rtt_us = BPF_CORE_READ(tcp, srtt_us) >> 3; /* kept in eighths */
 		event->rtt_min_us = BPF_CORE_READ(tcp, rtt_min.s[0].v);
 		if (event->rtt_min_us == ~0U) /* no sample yet */

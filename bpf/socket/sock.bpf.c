@@ -198,7 +198,10 @@ static __always_inline int transfer(struct sock *sk, int moved, int flags, __u8 
 			fields.offset = (__u32)(tcp->write_seq - moved);
 			stamp = tcp->tcp_wstamp_ns;
 		} else {
-			fields.offset = (__u32)(tcp->copied_seq - moved);
+			__u32 until = tcp->copied_seq;
+			if ((sk->__sk_common.skc_flags & (1UL << SOCK_DONE)) && until == tcp->rcv_nxt)
+				until--; /* the FIN, see read_until() */
+			fields.offset = (__u32)(until - moved);
 			stamp = tcp->tcp_clock_cache;
 		}
 		__u64 age = now - control.boot_offset_ns - stamp;

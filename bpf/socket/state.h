@@ -193,6 +193,18 @@ static __always_inline const struct tcp_sock *tcp_of(const struct sock *sk)
 	return (const struct tcp_sock *)sk;
 }
 
+/*
+ * Sequence number behind the last byte that the program has read. A read that reaches the FIN takes it along, and
+ * copied_seq counts it as a byte (tcp_recvmsg_locked(), net/ipv4/tcp.c).
+ */
+static __always_inline __u32 read_until(const struct tcp_sock *tcp)
+{
+	__u32 until = BPF_CORE_READ(tcp, copied_seq);
+	if ((BPF_CORE_READ((const struct sock *)tcp, __sk_common.skc_flags) & (1UL << SOCK_DONE)) && until == BPF_CORE_READ(tcp, rcv_nxt))
+		until--;
+	return until;
+}
+
 /* Kernel TLS or the like: sequence numbers count records then, and calls count the bytes inside them. */
 static __always_inline bool is_tls(const struct sock *sk)
 {
@@ -305,7 +317,7 @@ static __always_inline void describe(struct socket_event *event, const struct so
 		const struct tcp_sock *tcp = tcp_of(sk);
 		if (tcp) {
 			event->sent_sequence = BPF_CORE_READ(tcp, write_seq);
-			event->received_sequence = BPF_CORE_READ(tcp, copied_seq);
+			event->received_sequence = read_until(tcp);
 		}
 		return;
 	}

@@ -118,7 +118,7 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 			fields.offset = (__u32)(BPF_CORE_READ(tcp, write_seq) - build->later - moved);
 			stamp = BPF_CORE_READ(tcp, tcp_wstamp_ns);
 		} else {
-			fields.offset = (__u32)(BPF_CORE_READ(tcp, copied_seq) - build->later - moved);
+			fields.offset = (__u32)(read_until(tcp) - build->later - moved);
 			stamp = BPF_CORE_READ(tcp, tcp_clock_cache);
 		}
 		__u64 age = now - control.boot_offset_ns - stamp;

@@ -111,6 +111,46 @@ fn nginx_under_wrk_counts_the_same_requests() {
     }
 }
 
+#[test]
+fn connections_that_end_with_their_request_keep_their_status() {
+    if !live(&["nginx", "wrk"]) {
+        return;
+    }
+    let folder = folder();
+    let nginx = Nginx::start(folder.path());
+    let port = nginx.port();
+    let load = || {
+        for path in ["/small", "/broken", "/missing", "/none", "/medium.txt"] {
+            let ask = |version: &str, header: &str, half_close| {
+                let head = format!("GET {path} HTTP/{version}\r\nHost: truth\r\n{header}\r\n");
+                let answer = truth::http::ask_once(port, head.as_bytes(), half_close);
+                assert!(answer.starts_with(b"HTTP/1.1 "), "{head}: {}", String::from_utf8_lossy(&answer));
+            };
+            for _ in 0..20 {
+                ask("1.0", "", false);
+                ask("1.1", "Connection: close\r\n", false);
+                ask("1.1", "Connection: close\r\n", true);
+            }
+        }
+    };
+    // Both ends recorded, then the server's alone.
+    let own = nginx.server.pid().to_string();
+    for hook in HOOKS {
+        for scope in [&[][..], &["--pid", &own]] {
+            let what = format!("nginx, {hook} hook, {} {scope:?}", "closed connections");
+            let from = settled("nginx's log", || nginx.log_bytes());
+            let capture = Capture::start(folder.path(), "closed", &[&["--socket-hook", hook], scope].concat());
+            load();
+            let settled = settled("nginx's log", || nginx.log_bytes());
+            let bundle = capture.stop();
+            assert!(settled > from);
+            let server = nginx.count(from);
+            assert_equal(&what, &server, &bundle.count(port, truth::http::name));
+            bundle.requests(port, |line| assert_eq!(line["flags"], serde_json::json!([]), "{what}: {line}"));
+        }
+    }
+}
+
 fn redis_load(clients: &mut [Redis]) {
     let sixteen: Vec<Vec<u8>> =
         (0..16).map(|number| command(if number % 2 == 0 { &["GET", "key-1"] } else { &["INCR", "n"] })).collect();

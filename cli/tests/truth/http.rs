@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -74,6 +75,26 @@ impl Nginx {
 /// Method and status of a request line, as nginx logs them.
 pub fn name(line: &serde_json::Value) -> String {
     format!("{} {}", line["op"].as_str().unwrap_or("?"), line["code"].as_str().unwrap_or("unanswered"))
+}
+
+/// One request on a connection that ends with it. Every read that finds data finds the other end's FIN behind them: the
+/// client's is in one segment with the request (where `half_close`), the server's has come before the client reads.
+pub fn ask_once(port: u16, request: &[u8], half_close: bool) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let fd = stream.as_raw_fd();
+    let flags = if half_close { libc::MSG_MORE } else { 0 };
+    // SAFETY: the buffer is as long as said.
+    let sent = unsafe { libc::send(fd, request.as_ptr().cast(), request.len(), flags) };
+    assert_eq!(sent, request.len() as isize);
+    if half_close {
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    let mut poll = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one entry.
+    assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 60_000) }, 1, "the server did not close");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
 }
 
 /// One connection.
