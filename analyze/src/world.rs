@@ -16,6 +16,8 @@ use crate::sql::Statements;
 /// Steps of a series at most.
 const MAX_STEPS: u64 = 120;
 const SECOND_NS: u64 = 1_000_000_000;
+/// The probe that lists the sockets which are open when a capture begins.
+const WALK: &str = "connection/walk";
 
 /// What a replay is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,12 +148,20 @@ impl Context for World {
         let Some(observer) = self.facts.sockets.get(connection.observer) else { return Setup::default() };
         let peer = connection.peer.and_then(|peer| self.facts.sockets.get(peer));
         let stream = matches!(observer.transport, Transport::Tcp | Transport::Mptcp | Transport::Unix);
+        // Sockets without a recorded beginning are new where the walk at the start would have listed them.
+        let walked = || {
+            let node = self.facts.nodes.get(observer.id.0 as usize);
+            node.is_some_and(|node| node.manifest.probes.iter().any(|probe| probe.name == WALK && probe.attached))
+        };
+        let unlisted = !matches!(observer.transport, Transport::Tcp) && observer.found_by_data && walked();
         let known_role = connection.observer_is_client.is_some() && observer.role != ROLE_UNKNOWN;
         Setup {
             // Sequence numbers mean the same at both ends; counts begin where each end was first seen.
             two_ends: peer.is_some_and(|peer| peer.offset_kind == OFFSET_TCP && observer.offset_kind == OFFSET_TCP),
             observer_is_client: connection.observer_is_client,
-            mid_stream: observer.first_sequences.is_none() && !(known_role && observer.opened_ns.is_some()),
+            mid_stream: observer.first_sequences.is_none()
+                && !(known_role && observer.opened_ns.is_some())
+                && !unlisted,
             first_sequences: observer.first_sequences,
             opaque: !stream,
             literals: self.literals,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use kfr_bundle::Address;
 use kfr_bundle::events::{
     FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, OFFSET_TCP, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
-    SocketEvent, StateEvent, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent,
+    SEEN_BY_DATA, SocketEvent, StateEvent, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent,
 };
 use rustc_hash::FxHashMap;
 
@@ -137,6 +137,8 @@ pub struct Socket {
     pub evidence: Option<Address>,
     /// True if a socket event gave its identity (and not only a state change).
     pub identified: bool,
+    /// True if that event was its own data's, so that the walk over open sockets had not met it before.
+    pub found_by_data: bool,
 }
 
 /// A connection attempt that failed.
@@ -216,6 +218,7 @@ impl Sockets {
             return;
         }
         socket.identified = true;
+        socket.found_by_data = event.seen_by == SEEN_BY_DATA;
         socket.transport = transport;
         socket.netns = event.netns;
         socket.offset_kind = event.offset_kind;

@@ -1,10 +1,10 @@
 //! Connections from connect to close.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::live::{Recording, inode, ok, with_both_hooks};
-use crate::sockets::{receive, send};
+use crate::sockets::{receive, send, unix_pair};
 
 const SYN_SENT: u64 = 2;
 const CLOSE: u64 = 7;
@@ -133,5 +133,26 @@ fn who_closed_and_how_is_told() {
                 println!("{hook}: {sent} resets sent by the closing socket");
             }
         }
+    });
+}
+
+/// A unix socket's beginning fires no tracepoint: that the walk at the start didn't list it tells that it is new.
+#[test]
+fn a_unix_socket_is_older_than_the_capture_only_if_it_is() {
+    with_both_hooks(|hook| {
+        let talk = |(client, server): (OwnedFd, OwnedFd), path: &str| {
+            send(&client, format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 0);
+            receive(&server, 100, 0);
+            send(&server, b"HTTP/1.1 204 No Content\r\n\r\n", 0);
+            receive(&client, 100, 0);
+        };
+        let old = unix_pair(libc::SOCK_STREAM);
+        let recording = Recording::own(hook);
+        talk(old, "old");
+        talk(unix_pair(libc::SOCK_STREAM), "new");
+        let lines = recording.stop().dump("--requests");
+        let found: Vec<_> = lines.iter().map(|line| (line["target"].as_str().unwrap(), &line["flags"])).collect();
+        let [mid_stream, nothing] = [serde_json::json!(["mid_stream"]), serde_json::json!([])];
+        assert_eq!(found, [("/old", &mid_stream), ("/new", &nothing)], "{hook}");
     });
 }
