@@ -10,7 +10,7 @@ use kfr_bundle::{Block, BlockKind, Compressor, DataBlock, DataColumns};
 use std::collections::HashMap;
 use std::time::Instant;
 
-const SEAL_BYTES: usize = 1 << 20;
+const SEAL_BYTES: usize = 4 << 20;
 
 type Event = (DataEvent, Vec<u8>);
 

@@ -11,8 +11,8 @@ use zerocopy::FromBytes;
 
 use crate::store::{Batch, Handle};
 
-/// A block is sealed at about this size ...
-const SEAL_BYTES: usize = 1 << 20;
+/// A block is sealed at about this size: the larger, the more of what repeats is stored once (docs/journal/bundle.md) ...
+const SEAL_BYTES: usize = 4 << 20;
 /// ... or this age, so that a killed recorder loses at most this much.
 const SEAL_AGE: Duration = Duration::from_millis(900);
 

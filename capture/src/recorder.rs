@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Memory that the recorder takes beside the ring and waiting batches: code, zstd, a batch being filled, `/proc` data.
 const BASE_MEMORY_BYTES: u64 = 40 << 20;
 /// What a waiting batch takes at most: columns of a sealed block, and their spare capacity.
-const BATCH_BYTES: u64 = 3 << 20;
+const BATCH_BYTES: u64 = 12 << 20;
 /// Share of `max_size` from which payload shrinks, percent.
 const SHRINK_AT_SIZE_PERCENT: u64 = 80;
 /// Bytes of a call that are kept under a limit: enough for most requests' first line.
