@@ -220,7 +220,7 @@ static __always_inline int transfer(struct sock *sk, int moved, int flags, __u8 
 	else if (direction == DIRECTION_RECEIVED && peer_keeps(state))
 		at->missing = MISSING_PEER_KEEPS;
 	else
-		keep = budget(run, moved, count, &fields.missing);
+		keep = budget(run, moved, direction == state->asks, count, &fields.missing);
 	/* A datagram's address is wanted even if none of its bytes are. */
 	bool datagram = state->unconnected && !sk->__sk_common.skc_dport;
 	if ((keep || datagram) && !placed) {

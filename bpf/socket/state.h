@@ -42,6 +42,7 @@ struct socket_state {
 	__u8 family;
 	__u8 unconnected; /* datagram socket without a fixed peer */
 	__u8 passed; /* PASSED_: filters that it is known to pass */
+	__u8 asks; /* direction of what goes to the server: known, or guessed when the socket is announced */
 	__u64 inode; /* syscall hook: tells a reused address */
 	__u64 operations; /* syscall hook: the socket's table of functions, by which its kind is known; 0: not yet looked at */
 };

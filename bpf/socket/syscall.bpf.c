@@ -135,7 +135,7 @@ static __always_inline int transfer(struct sock *sk, struct socket_state *state,
 		if (direction == DIRECTION_RECEIVED && peer_keeps(state))
 			at->missing = MISSING_PEER_KEEPS;
 		else
-			keep = budget(run, moved, count, &fields.missing);
+			keep = budget(run, moved, direction == state->asks, count, &fields.missing);
 	}
 	if (keep)
 		unwrap_single(at);

@@ -13,7 +13,12 @@
 #include "../syscalls.h"
 
 /* Most bytes that one event can keep, whatever --payload-limit says. */
-#define MAX_KEPT 16384
+#define MAX_KEPT 32768
+/*
+ * From this payload limit on (the default), as much as MAX_KEPT is kept of what goes to the server: a client library
+ * packs many small commands into one call (redis-py 6,000 bytes, go-redis 32 KiB), and what is cut has no name.
+ */
+#define WHOLE_REQUESTS_FROM 4096
 /* Most iovec entries walked; nginx and databases stay well below. */
 #define MAX_SEGMENTS 64
 /* Most messages of one sendmmsg or recvmmsg (UIO_MAXIOV, include/uapi/linux/uio.h). */
@@ -136,10 +141,12 @@ static __always_inline __u32 count_run(struct socket_state *state, __u8 directio
 	return before;
 }
 
-/* Bytes to keep of this call, and why not all. `run`: see count_run(). */
-static __always_inline __u32 budget(__u32 run, __u32 moved, struct counters *count, __u8 *missing)
+/* Bytes to keep of this call, and why not all. `run`: see count_run(). `asks`: they go to the server. */
+static __always_inline __u32 budget(__u32 run, __u32 moved, bool asks, struct counters *count, __u8 *missing)
 {
 	__u32 limit = control.payload_limit;
+	if (asks && limit >= WHOLE_REQUESTS_FROM)
+		limit = MAX_KEPT;
 	if (run >= config.bulk_limit) {
 		*missing = MISSING_BULK;
 		return 0;
@@ -269,10 +276,8 @@ __noinline int emit_gathered(__u32 datagram)
 			struct data_event data;                                                                     \
 			__u8 payload[capacity];                                                                     \
 		} *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);                                         \
-		if (!record) {                                                                                      \
-			__sync_fetch_and_add(&count->lost, 1);                                                      \
-			return;                                                                                     \
-		}                                                                                                   \
+		if (!record)                                                                                        \
+			break;                                                                                      \
 		__u64 take = keep;                                                                                  \
 		OPAQUE(take);                                                                                       \
 		if (take > (capacity))                                                                              \
@@ -283,18 +288,13 @@ __noinline int emit_gathered(__u32 datagram)
 			record->data.missing = MISSING_FAULT;                                                       \
 		}                                                                                                   \
 		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);                                                       \
+		return;                                                                                             \
 	} while (0)
 
 static __always_inline void emit_single(struct data_event *fields, __u64 base, __u32 keep, struct counters *count)
 {
 	if (keep == 0) {
-		struct data_event *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-		if (!record) {
-			__sync_fetch_and_add(&count->lost, 1);
-			return;
-		}
-		*record = *fields;
-		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+		/* nothing but the length */
 	} else if (keep <= 64) {
 		EMIT_TIER(64);
 	} else if (keep <= 256) {
@@ -303,9 +303,24 @@ static __always_inline void emit_single(struct data_event *fields, __u64 base, _
 		EMIT_TIER(1024);
 	} else if (keep <= 4096) {
 		EMIT_TIER(4096);
+	} else if (keep <= 8192) {
+		EMIT_TIER(8192);
 	} else {
 		EMIT_TIER(MAX_KEPT);
 	}
+	if (keep) {
+		/* No room for so much: payload goes first, events last. */
+		fields->kept = 0;
+		fields->missing = MISSING_PRESSURE;
+		__sync_fetch_and_add(&count->shrunk, 1);
+	}
+	struct data_event *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
+	if (!record) {
+		__sync_fetch_and_add(&count->lost, 1);
+		return;
+	}
+	*record = *fields;
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
 /* True while the other end, on this node, keeps the bytes that this end receives. */
@@ -358,6 +373,20 @@ static __always_inline void finish(struct data_event *fields, struct socket_stat
 	}
 }
 
+/*
+ * The direction of what goes to the server. Where nobody saw who connected: the lower port serves, and of unix sockets the
+ * one with a name. Only how much is kept rests on it.
+ */
+static __always_inline __u8 asks_by(const struct sock *sk, const struct socket_state *state)
+{
+	if (state->role)
+		return state->role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED;
+	if (state->family == AF_UNIX)
+		return BPF_CORE_READ((const struct unix_sock *)sk, addr) ? DIRECTION_RECEIVED : DIRECTION_SENT;
+	return BPF_CORE_READ(sk, __sk_common.skc_num) < bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport)) ? DIRECTION_RECEIVED :
+														     DIRECTION_SENT;
+}
+
 /* The socket's identity, once. */
 static __noinline int announce(struct sock *sk, struct socket_state *state, __u64 now)
 {
@@ -366,6 +395,7 @@ static __noinline int announce(struct sock *sk, struct socket_state *state, __u6
 		return 0;
 	struct task_struct *task = bpf_get_current_task_btf();
 	state->announced = 1;
+	state->asks = asks_by(sk, state);
 	if ((config.filter_process || config.filter_cgroup || config.filter_port) && !state->pair && state->opened_ns && tcp_of(sk))
 		pair_by_sequence(state);
 	struct event_header header;

@@ -15,7 +15,7 @@ mod recorder;
 mod store;
 
 pub use filters::NoSuchTarget;
-pub use options::{Destination, MAX_PAYLOAD_LIMIT, Options, SocketHook};
+pub use options::{Destination, MAX_PAYLOAD_LIMIT, Options, SocketHook, WHOLE_REQUESTS_FROM};
 pub use preflight::{Preflight, preflight};
 #[doc(hidden)]
 pub use probes::{Config, Control, HookState};

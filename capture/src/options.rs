@@ -57,7 +57,10 @@ pub struct Options {
 }
 
 /// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
-pub const MAX_PAYLOAD_LIMIT: u32 = 16384;
+pub const MAX_PAYLOAD_LIMIT: u32 = 32768;
+
+/// From this payload limit on, [`MAX_PAYLOAD_LIMIT`] holds for what goes to the server (`bpf/socket/transfer.h`).
+pub const WHOLE_REQUESTS_FROM: u32 = 4096;
 
 impl Options {
     /// Everything, into `destination`, with the default limits.

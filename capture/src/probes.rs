@@ -10,7 +10,7 @@ use kfr_bundle::facts::ProbeFact;
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, btf};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::options::{Options, SocketHook};
+use crate::options::{MAX_PAYLOAD_LIMIT, Options, SocketHook, WHOLE_REQUESTS_FROM};
 
 const SOCK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sock.bpf.o"));
 const SYSCALL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/syscall.bpf.o"));
@@ -397,7 +397,9 @@ fn config(options: &Options) -> Config {
 fn ask_mask(options: &Options) -> u32 {
     const EVERY: u32 = 8;
     let cpus = libbpf_rs::num_possible_cpus().unwrap_or(usize::MAX) as u64;
-    let largest = u64::from(options.payload_limit.next_power_of_two().min(16384)) + 128;
+    // From the default on, requests are kept to the probes' own bound.
+    let kept = if options.payload_limit >= WHOLE_REQUESTS_FROM { MAX_PAYLOAD_LIMIT } else { options.payload_limit };
+    let largest = u64::from(kept.next_power_of_two()) + 128;
     let fits = cpus.saturating_mul(largest * u64::from(EVERY)) <= u64::from(options.buffer_bytes / 4);
     if fits { EVERY - 1 } else { 0 }
 }

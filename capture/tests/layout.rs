@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 use kfr_bundle::events::*;
-use kfr_capture::{Config, Control, Counters, HookState, MAX_PAYLOAD_LIMIT, OBJECTS};
+use kfr_capture::{Config, Control, Counters, HookState, MAX_PAYLOAD_LIMIT, OBJECTS, WHOLE_REQUESTS_FROM};
 use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, HasSize};
 
@@ -112,4 +112,5 @@ fn every_constant_is_the_headers() {
     assert_eq!(header, ours);
     let transfer = constants(include_str!("../../bpf/socket/transfer.h"));
     assert_eq!(transfer["MAX_KEPT"], u64::from(MAX_PAYLOAD_LIMIT));
+    assert_eq!(transfer["WHOLE_REQUESTS_FROM"], u64::from(WHOLE_REQUESTS_FROM));
 }

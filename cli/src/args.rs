@@ -63,7 +63,7 @@ pub struct CaptureOptions {
     /// Record sockets with this local or remote port only (repeatable)
     #[arg(long)]
     pub port: Vec<u16>,
-    /// Bytes kept of each call, from its first one on (at most 16KiB)
+    /// Bytes kept of each call, from its first one on (at most 32KiB); from 4KiB on, 32KiB of what goes to a server
     #[arg(long, default_value = "4KiB", value_parser = size, value_name = "SIZE")]
     pub payload_limit: u64,
     /// Tracepoints that show what sockets move

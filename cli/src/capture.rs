@@ -100,7 +100,7 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
     let payload_limit = u32::try_from(options.payload_limit)
         .ok()
         .filter(|limit| *limit <= MAX_PAYLOAD_LIMIT)
-        .ok_or_else(|| Failure::usage(anyhow!("--payload-limit can be at most 16KiB")))?;
+        .ok_or_else(|| Failure::usage(anyhow!("--payload-limit can be at most 32KiB")))?;
     Ok(Options {
         destination,
         duration: options.duration,
