@@ -225,3 +225,6 @@ fn verify(document: &Document, evidence: &[String]) -> Option<String> {
         document.capture.bundles.iter().find(|bundle| bundle.origin == origin).map(|bundle| bundle.file.as_str())?;
     Some(format!("kfr dump {} --at {first}", crate::report::text::shell_word(file)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 mod hostile;
 mod page;
 mod sample;
+mod schema;
 
 use kfr_analyze::report::{
     Document,
