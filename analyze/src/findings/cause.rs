@@ -3,6 +3,7 @@
 //! Without traces a call is known by its time: a caller's first failure (or slowest request) has its dependency's inside
 //! it, an edge connects the two, and the dependency failed about as often. The joined finding says what it joined.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Found, subject};
@@ -76,6 +77,8 @@ struct Graph<'a> {
     links: BTreeMap<Place, Vec<Place>>,
     /// The first place of the group that each place belongs to.
     group: BTreeMap<Place, Place>,
+    /// Calls between each caller and its deepest cause.
+    depth: BTreeMap<Place, usize>,
 }
 
 impl<'a> Graph<'a> {
@@ -94,7 +97,7 @@ impl<'a> Graph<'a> {
             .filter_map(|edge| Some((*number.get(edge.client.as_str())?, *number.get(edge.server.as_str())?)))
             .filter(|(client, server)| client != server)
             .collect();
-        let mut graph = Self { document, links: BTreeMap::new(), group: BTreeMap::new() };
+        let mut graph = Self { document, links: BTreeMap::new(), group: BTreeMap::new(), depth: BTreeMap::new() };
         for (client, server) in calls {
             for trouble in [Trouble::Errors, Trouble::Latency] {
                 let of = |service: usize| places.range((trouble, service, 0)..(trouble, service + 1, 0)).copied();
@@ -104,17 +107,42 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        graph.group = places.iter().map(|place| (*place, *place)).collect();
-        for (caller, causes) in &graph.links {
-            for called in causes {
-                let (a, b) = (graph.group.get(caller).copied(), graph.group.get(called).copied());
-                let (Some(a), Some(b)) = (a, b) else { continue };
-                for group in graph.group.values_mut().filter(|group| **group == a || **group == b) {
-                    *group = a.min(b);
+        // Round by round, each as wide as all links: recursion would walk every path of a dense graph.
+        for _ in 0..MAX_DEPTH {
+            let deeper = graph.links.iter().filter(|(_, causes)| !causes.is_empty());
+            let deeper = deeper.map(|(caller, causes)| {
+                (*caller, 1 + causes.iter().map(|cause| graph.depth(*cause)).max().unwrap_or_default())
+            });
+            graph.depth = deeper.collect();
+        }
+        graph.group = graph.groups(&places);
+        graph
+    }
+
+    fn depth(&self, place: Place) -> usize {
+        self.depth.get(&place).copied().unwrap_or_default()
+    }
+
+    /// Places that links connect, in either direction.
+    fn groups(&self, places: &BTreeSet<Place>) -> BTreeMap<Place, Place> {
+        let mut neighbours: BTreeMap<Place, Vec<Place>> = BTreeMap::new();
+        for (caller, causes) in &self.links {
+            for cause in causes {
+                neighbours.entry(*caller).or_default().push(*cause);
+                neighbours.entry(*cause).or_default().push(*caller);
+            }
+        }
+        let mut group = BTreeMap::new();
+        for first in places {
+            let mut waiting = vec![*first];
+            while let Some(place) = waiting.pop() {
+                if let Entry::Vacant(slot) = group.entry(place) {
+                    slot.insert(*first);
+                    waiting.extend(neighbours.get(&place).into_iter().flatten().copied());
                 }
             }
         }
-        graph
+        group
     }
 
     fn endpoint(&self, (_, service, endpoint): Place) -> Option<&'a Endpoint> {
@@ -140,21 +168,12 @@ impl<'a> Graph<'a> {
         enough && (outer.start_ns..=end_ns).contains(&inner.start_ns)
     }
 
-    /// Calls between a place and its deepest cause.
-    fn depth(&self, place: Place, left: usize) -> usize {
-        let causes = self.links.get(&place).map_or(&[][..], Vec::as_slice);
-        if left == 0 {
-            return 0;
-        }
-        causes.iter().map(|cause| 1 + self.depth(*cause, left - 1)).max().unwrap_or_default()
-    }
-
     fn merge(&self, group: Place, members: Vec<Found>) -> Option<Found> {
         let ratio = |one: &Found| {
             let golden = one.place.and_then(|place| self.endpoint(place)).map(|endpoint| &endpoint.golden);
             golden.and_then(|golden| golden.error_ratio).unwrap_or_default()
         };
-        let depth = |one: &Found| one.place.map_or(0, |place| self.depth(place, MAX_DEPTH));
+        let depth = |one: &Found| one.place.map_or(0, |place| self.depth(place));
         let mut members = members;
         members.sort_by(|a, b| {
             let worst =
@@ -192,7 +211,7 @@ impl<'a> Graph<'a> {
     /// Puts those that suffer first among the reasons, and those that fail along with the cause after them.
     fn name_victims(&self, finding: &mut Finding, cause: Place, group: Place) {
         let places = self.group.iter().filter(|(place, of)| **of == group && **place != cause).map(|(place, _)| *place);
-        let mut places: Vec<(usize, Place)> = places.map(|place| (self.depth(place, MAX_DEPTH), place)).collect();
+        let mut places: Vec<(usize, Place)> = places.map(|place| (self.depth(place), place)).collect();
         places.sort_unstable();
         let mut reasons = Vec::new();
         let mut victims: Vec<Subject> = Vec::new();

@@ -6,6 +6,7 @@ mod hostile;
 mod page;
 mod sample;
 mod schema;
+mod stored;
 
 use kfr_analyze::report::{
     Document,
