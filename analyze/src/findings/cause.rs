@@ -212,7 +212,7 @@ impl<'a> Graph<'a> {
     fn name_victims(&self, finding: &mut Finding, cause: Place, group: Place) {
         let places = self.group.iter().filter(|(place, of)| **of == group && **place != cause).map(|(place, _)| *place);
         let mut places: Vec<(usize, Place)> = places.map(|place| (self.depth(place), place)).collect();
-        places.sort_unstable();
+        places.sort_unstable_by_key(|(depth, place)| (*depth == 0, *depth, *place));
         let mut reasons = Vec::new();
         let mut victims: Vec<Subject> = Vec::new();
         for (depth, place) in places {
