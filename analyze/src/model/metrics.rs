@@ -400,6 +400,11 @@ mod tests {
         assert_eq!(template(&format!("/{}", "é".repeat(300))).chars().last(), Some('…'));
     }
 
+    /// A word for a number, without digits.
+    fn word(number: usize) -> String {
+        number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
+    }
+
     fn answered(target: &str, code: &str) -> Request {
         let status = if code < "400" { Status::Ok } else { Status::Error };
         let http = REGISTRY.iter().position(|protocol| protocol.name == "http").unwrap_or_default();
@@ -453,7 +458,7 @@ mod tests {
     fn a_course_that_a_shard_did_not_keep_is_unknown() {
         let (mut one, mut two) = (Metrics::default(), Metrics::default());
         for number in 0..MAX_DETAILED {
-            one.record(&answered(&format!("/page{number}x"), "200"), 0, 1, 0);
+            one.record(&answered(&format!("/{}", word(number)), "200"), 0, 1, 0);
         }
         one.record(&answered("/late", "200"), 0, 1, 0);
         two.record(&answered("/late", "500"), 0, 1, 1);
@@ -462,7 +467,7 @@ mod tests {
         let course = |target: &str| {
             endpoints.iter().find(|(key, _)| *key.target == *target).map(|(_, counts)| counts.steps().is_some())
         };
-        assert_eq!((course("/page0x"), course("/late")), (Some(true), Some(false)));
+        assert_eq!((course("/a"), course("/late")), (Some(true), Some(false)));
     }
 
     #[test]
@@ -481,7 +486,7 @@ mod tests {
             evidence: Default::default(),
         };
         for number in 0..MAX_ENDPOINTS + 100 {
-            request.exchange.target = Some(format!("/page{number}x").into());
+            request.exchange.target = Some(format!("/{}", word(number)).into());
             metrics.record(&request, 0, 1, 0);
         }
         let endpoints = metrics.into_endpoints();

@@ -74,9 +74,10 @@ fn is_hexadecimal_id(segment: &str) -> bool {
         && segment.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-' || byte == b'_')
 }
 
-/// Long, and with a change between digits, small and capital letters too often for words: `dGhpcyBpcyBhIHRva2Vu`.
+/// Long, of small and capital letters, which with digits take turns too often for words: `dGhpcyBpcyBhIHRva2Vu`.
 fn is_random(segment: &str) -> bool {
-    if segment.len() < TOKEN_BYTES || !segment.bytes().all(is_base64) {
+    let both_cases = segment.bytes().any(|b| b.is_ascii_lowercase()) && segment.bytes().any(|b| b.is_ascii_uppercase());
+    if segment.len() < TOKEN_BYTES || !both_cases || !segment.bytes().all(is_base64) {
         return false;
     }
     let class = |byte: u8| match byte {
@@ -109,21 +110,23 @@ fn is_mixed_id(segment: &str) -> bool {
     }
     segment.split(['-', '_']).any(|part| {
         let of_part = digits(part);
-        if of_part == 0 {
+        if of_part == 0 || is_year(part) {
             return false;
         }
-        let ends = part.bytes().rev().take_while(u8::is_ascii_digit).count();
-        let first_digit = part.bytes().position(|byte| byte.is_ascii_digit()).unwrap_or_default();
-        // A number of its own (`ORD-17`), a long one at a word's end (`user10293`), or digits amid letters (`a1b2`).
-        (of_part == part.len() && segment.len() > part.len() && !is_date_or_year(part))
+        let bytes = part.as_bytes();
+        let runs = bytes.windows(2).filter(|pair| matches!(pair, [a, b] if !a.is_ascii_digit() && b.is_ascii_digit()));
+        let runs = runs.count() + usize::from(part.starts_with(|first: char| first.is_ascii_digit()));
+        // A number of its own (`ORD-17`), a long one (`user10293`), or digits all over (`a1b2c3`), not once (`i18n`).
+        (of_part == part.len() && segment.len() > part.len())
             || of_part > WORD_DIGITS
-            || (of_part >= 2 && ends < of_part && first_digit + of_part < part.len())
+            || runs > 2
+            || (runs > 1 && of_part > 2)
     })
 }
 
 /// `2026` of a `report-2026` is a word that people read; there are few of them.
-fn is_date_or_year(part: &str) -> bool {
-    part.len() == 4 && (part.starts_with("19") || part.starts_with("20"))
+fn is_year(part: &str) -> bool {
+    part.len() == 4 && digits(part) == 4 && (part.starts_with("19") || part.starts_with("20"))
 }
 
 /// `v1`, `V2`, `v1beta1`, `v2alpha`, `v1-2`.
