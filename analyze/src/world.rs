@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 
 use kfr_bundle::events::{OFFSET_TCP, ROLE_UNKNOWN};
 
@@ -10,7 +11,7 @@ use crate::dump::request_line;
 use crate::identity::{Endpoint, Services, Socket, Transport};
 use crate::join::{Connection, Connections};
 use crate::model::{Ledger, Metrics, Request};
-use crate::replay::{ConnectionTotals, Context, Facts, Input, LostRange, Produce, Setup, SortedLines, run};
+use crate::replay::{ConnectionTotals, Context, Facts, Input, LostRange, Produce, Setup, SortedLines, run, sha256};
 use crate::sql::Statements;
 
 /// Steps of a series at most.
@@ -75,6 +76,8 @@ pub struct Analysis {
     pub lost: Vec<Vec<LostRange>>,
     /// Sorted lines, where they were wanted.
     pub lines: SortedLines,
+    /// SHA-256 of each bundle in hex, where the file could be read to its end; computed with metrics.
+    pub hashes: Option<JoinHandle<Vec<Option<String>>>>,
 }
 
 impl World {
@@ -87,6 +90,11 @@ impl World {
         let length = window.map_or(0, |(start, end)| end.saturating_sub(start));
         let step_ns = length.div_ceil(SECOND_NS).div_ceil(MAX_STEPS).max(1) * SECOND_NS;
         Self { facts, connections, services, window, step_ns, ends, literals: options.literals, want }
+    }
+
+    /// Whether values are shown instead of masked.
+    pub fn literals(&self) -> bool {
+        self.literals
     }
 
     /// The sockets of a connection's client and server, as far as they were recorded.
@@ -218,6 +226,11 @@ impl Analysis {
         let mut nodes = std::mem::take(&mut world.facts.nodes);
         // Shards read clocks while the numbers of events are collected beside them.
         world.facts.nodes = nodes.iter().map(crate::replay::NodeFacts::without_numbers).collect();
+        // Beside replay: what one of the two has read is in the page cache for the other. A report waits for it.
+        let hashes = (want == Want::Metrics).then(|| {
+            let paths: Vec<PathBuf> = inputs.iter().map(|input| input.path.clone()).collect();
+            std::thread::spawn(move || paths.iter().map(|path| sha256(path)).collect())
+        });
         let outputs = run(inputs, &mut nodes, &world.facts.sockets, &world.connections, &world, &mut lines, quarter)?;
         let lost = nodes.iter().map(|node| node.seen.lost()).collect();
         world.facts.nodes = nodes;
@@ -230,6 +243,7 @@ impl Analysis {
             ledger: Ledger::default(),
             lost,
             lines,
+            hashes,
         };
         for output in outputs {
             analysis.metrics.merge(output.produce.metrics);

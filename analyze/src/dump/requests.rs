@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::World;
 use crate::identity::{Endpoint, Socket};
-use crate::model::Request;
+use crate::model::{Request, mask_path};
 use crate::replay::KeyedLine;
 
 /// One end of a request or connection.
@@ -94,11 +94,14 @@ pub fn request_line(world: &World, request: &Request) -> KeyedLine {
     let known_by = world.connections.all.get(request.connection as usize).and_then(|connection| connection.known_by);
     let start_ns = world.wall_ns(request.connection, request.start_ns);
     let key = (start_ns, u64::from(request.connection) << 32 | (request.number & 0xffff_ffff));
+    let protocol = REGISTRY.get(usize::from(request.protocol)).map_or("", |protocol| protocol.name);
+    let masked =
+        exchange.target.as_deref().filter(|_| protocol.starts_with("http") && !world.literals()).and_then(mask_path);
     let line = Line {
         id: format!("{}-{}", connection_id(world, request.connection), request.number),
-        protocol: REGISTRY.get(usize::from(request.protocol)).map_or("", |protocol| protocol.name),
+        protocol,
         op: &exchange.op,
-        target: exchange.target.as_deref(),
+        target: masked.as_deref().or(exchange.target.as_deref()),
         status: match exchange.status {
             Status::Ok => "ok",
             Status::Error => "error",

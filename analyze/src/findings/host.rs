@@ -30,7 +30,7 @@ pub fn cpu(document: &Document) -> Verdict {
         let title = format!("{}: CPUs were {share} busy on average", node.name);
         finding(Severity::Warning, Confidence::High, subject("node", &node.name, Some(&node.name)), title)
     });
-    Verdict::Ran(found.collect())
+    Verdict::ran(found)
 }
 
 /// Nodes where tasks wait for memory.
@@ -49,5 +49,5 @@ pub fn memory(document: &Document) -> Verdict {
         let title = format!("{}: tasks waited for memory {share} of the time", node.name);
         finding(Severity::Warning, Confidence::High, subject("node", &node.name, Some(&node.name)), title)
     });
-    Verdict::Ran(found.collect())
+    Verdict::ran(found)
 }

@@ -1,6 +1,7 @@
 //! What is wrong: a list of checks over the report's document. A check is one function and one line in [`CHECKS`].
 
 mod capture;
+mod cause;
 mod host;
 mod network;
 mod service;
@@ -9,14 +10,37 @@ mod sql;
 use std::collections::BTreeSet;
 
 use crate::dump::fingerprint;
-use crate::report::document::{Check, Confidence, Document, Finding, Outcome, Severity, Subject};
+use crate::report::document::{Check, Confidence, Document, Endpoint, Finding, Outcome, Severity, Subject};
+use crate::report::text::one_line;
+use cause::Place;
 
 /// What a check says.
 pub enum Verdict {
     /// It ran; these are what it found.
-    Ran(Vec<Finding>),
+    Ran(Vec<Found>),
     /// It could not run, and why.
     NotRun(String),
+}
+
+impl Verdict {
+    fn ran<F: Into<Found>>(found: impl IntoIterator<Item = F>) -> Self {
+        Self::Ran(found.into_iter().map(Into::into).collect())
+    }
+}
+
+/// A finding, and what it takes to compare it with others and to join them.
+pub struct Found {
+    finding: Finding,
+    /// Share of all requests that it hits, or of all time that it takes: the order of those as bad and as sure.
+    impact: f64,
+    /// The endpoint that is bad, where it is one.
+    place: Option<Place>,
+}
+
+impl From<Finding> for Found {
+    fn from(finding: Finding) -> Self {
+        Self { finding, impact: 0.0, place: None }
+    }
 }
 
 /// A check of the registry.
@@ -35,8 +59,14 @@ pub static CHECKS: &[CheckEntry] = &[
     CheckEntry {
         id: "service.errors",
         title: "Requests answered with errors",
-        threshold: "over 1 % of at least 20 requests to an endpoint",
+        threshold: "over 1 % of at least 20 requests to an endpoint, or over half of at least 10; HTTP 4xx not counted",
         run: service::errors,
+    },
+    CheckEntry {
+        id: "service.client_errors",
+        title: "Requests refused as the client's fault",
+        threshold: "HTTP 4xx: over 10 % of at least 20 requests to an endpoint",
+        run: service::client_errors,
     },
     CheckEntry {
         id: "service.unanswered",
@@ -50,7 +80,12 @@ pub static CHECKS: &[CheckEntry] = &[
         threshold: "p95 over 500 ms (Redis: 5 ms), of at least 20 requests",
         run: service::latency,
     },
-    CheckEntry { id: "sql.latency", title: "Slow statements", threshold: "p95 over 100 ms", run: sql::latency },
+    CheckEntry {
+        id: "sql.latency",
+        title: "Slow statements",
+        threshold: "p95 over 100 ms of at least 10 calls; of fewer, the longest, and over 25 % of all statements' time",
+        run: sql::latency,
+    },
     CheckEntry {
         id: "sql.dominant",
         title: "One statement takes most of the database's time",
@@ -63,7 +98,12 @@ pub static CHECKS: &[CheckEntry] = &[
         threshold: "at least 10 calls of a statement in a row on a connection, half of its calls in such runs",
         run: sql::n_plus_one,
     },
-    CheckEntry { id: "sql.errors", title: "Failing statements", threshold: "over 1 % of calls", run: sql::errors },
+    CheckEntry {
+        id: "sql.errors",
+        title: "Failing statements",
+        threshold: "over 1 % of at least 20 calls, or over half of at least 10",
+        run: sql::errors,
+    },
     CheckEntry { id: "network.connects", title: "Failed connects", threshold: "any", run: network::failed_connects },
     CheckEntry {
         id: "network.retransmissions",
@@ -96,13 +136,14 @@ pub fn run(document: &mut Document) {
             Verdict::NotRun(reason) => (Outcome::NotRun, Some(reason)),
             Verdict::Ran(found) if found.is_empty() => (Outcome::Passed, None),
             Verdict::Ran(found) => {
-                findings.extend(found.into_iter().map(|mut finding| {
+                findings.extend(found.into_iter().map(|mut one| {
+                    let finding = &mut one.finding;
                     finding.check = entry.id.to_string();
                     let subject = finding.subject.id.as_deref().unwrap_or(&finding.subject.name);
                     let about =
                         if finding.id.is_empty() { subject.to_string() } else { format!("{subject}/{}", finding.id) };
                     finding.id = format!("f-{}", fingerprint(entry.id, &about));
-                    finding
+                    one
                 }));
                 (Outcome::Raised, None)
             }
@@ -116,12 +157,23 @@ pub fn run(document: &mut Document) {
             reason,
         });
     }
-    let confidence = |finding: &Finding| finding.confidence;
-    findings.sort_by(|a: &Finding, b: &Finding| {
-        b.severity.cmp(&a.severity).then_with(|| confidence(b).cmp(&confidence(a))).then_with(|| a.id.cmp(&b.id))
+    let mut findings = cause::join(document, findings);
+    let order = |check: &str| CHECKS.iter().position(|entry| entry.id == check);
+    findings.sort_by(|a, b| {
+        let worst = b.finding.severity.cmp(&a.finding.severity).then(b.finding.confidence.cmp(&a.finding.confidence));
+        worst
+            .then(b.impact.total_cmp(&a.impact))
+            .then_with(|| order(&a.finding.check).cmp(&order(&b.finding.check)))
+            .then_with(|| a.finding.title.cmp(&b.finding.title))
     });
+    let mut findings: Vec<Finding> = findings.into_iter().map(|one| one.finding).collect();
     let mut seen = BTreeSet::new();
     findings.retain(|finding| seen.insert(finding.id.clone()));
+    for check in checks.iter_mut().filter(|check| check.outcome == Outcome::Raised) {
+        if !findings.iter().any(|finding| finding.check == check.id) {
+            check.reason = Some("told by the finding of another check: one cause".to_string());
+        }
+    }
     document.findings = findings;
     document.checks = checks;
 }
@@ -133,6 +185,31 @@ fn finding(severity: Severity, confidence: Confidence, subject: Subject, title: 
 
 fn subject(kind: &str, name: &str, id: Option<&str>) -> Subject {
     Subject { kind: kind.to_string(), name: name.to_string(), id: id.map(String::from) }
+}
+
+/// Requests below which a share says little.
+const ENOUGH: u64 = 20;
+const WARNING_RATIO: f64 = 0.01;
+const CRITICAL_RATIO: f64 = 0.05;
+
+/// How bad it is that so many of so many failed; `None` where it is not, or where they are too few to tell.
+fn failing(failed: u64, of: u64) -> Option<(Severity, Confidence)> {
+    let ratio = failed as f64 / of.max(1) as f64;
+    let enough = of >= ENOUGH || (of >= ENOUGH / 2 && ratio > 0.5);
+    if !enough || ratio <= WARNING_RATIO {
+        return None;
+    }
+    let severity = if ratio > CRITICAL_RATIO { Severity::Critical } else { Severity::Warning };
+    // A handful may be a coincidence.
+    let confidence = if failed < 5 { Confidence::Medium } else { Confidence::High };
+    Some((severity, confidence))
+}
+
+/// ` (404)`, or ` (404, 410)`: the codes of an endpoint's errors that pass.
+fn codes(endpoint: &Endpoint, pick: impl Fn(&str) -> bool) -> String {
+    let codes: Vec<&str> =
+        endpoint.error_codes.iter().map(|one| one.code.as_str()).filter(|code| pick(code)).take(3).collect();
+    if codes.is_empty() { String::new() } else { format!(" ({})", one_line(&codes.join(", "), 60)) }
 }
 
 /// The name of a service by its id.
@@ -148,3 +225,6 @@ fn verify(document: &Document, evidence: &[String]) -> Option<String> {
         document.capture.bundles.iter().find(|bundle| bundle.origin == origin).map(|bundle| bundle.file.as_str())?;
     Some(format!("kfr dump {} --at {first}", crate::report::text::shell_word(file)))
 }
+
+#[cfg(test)]
+mod tests;

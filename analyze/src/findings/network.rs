@@ -2,7 +2,7 @@
 
 use super::{Verdict, finding, service_name, subject};
 use crate::report::document::{Confidence, Document, Edge, Severity};
-use crate::report::text::percent;
+use crate::report::text::{percent, plural};
 
 const RETRANSMIT_RATIO: f64 = 0.01;
 const RESET_RATIO: f64 = 0.01;
@@ -20,7 +20,7 @@ pub fn failed_connects(document: &Document) -> Verdict {
         document.edges.iter().filter_map(|edge| Some((edge, edge.failed_connects.filter(|failed| *failed > 0)?)));
     let found = failing.map(|(edge, failed)| {
         let name = name(document, edge);
-        let title = format!("{name}: {failed} of {} connects failed", edge.connections);
+        let title = format!("{name}: {failed} of {} failed", plural(edge.connections, "connect", "connects"));
         let severity = if failed * 2 > edge.connections { Severity::Critical } else { Severity::Warning };
         let mut one = finding(severity, Confidence::High, subject("edge", &name, Some(&edge.id)), title);
         let listed = document.network.connections.iter().find(|connection| {
@@ -31,7 +31,7 @@ pub fn failed_connects(document: &Document) -> Verdict {
         one.verify = super::verify(document, &one.evidence);
         one
     });
-    Verdict::Ran(found.collect())
+    Verdict::ran(found)
 }
 
 /// Segments sent again.
@@ -45,7 +45,7 @@ pub fn retransmissions(document: &Document) -> Verdict {
         return Verdict::Ran(Vec::new());
     }
     let title = format!("{again} of {sent} segments were sent again ({})", percent(ratio));
-    Verdict::Ran(vec![finding(Severity::Warning, Confidence::High, subject("capture", "all nodes", None), title)])
+    Verdict::ran([finding(Severity::Warning, Confidence::High, subject("capture", "all nodes", None), title)])
 }
 
 /// Connections that were reset.
@@ -60,8 +60,12 @@ pub fn resets(document: &Document) -> Verdict {
     });
     let found = reset.map(|(edge, resets)| {
         let name = name(document, edge);
-        let title = format!("{name}: {resets} resets on {} connections", edge.connections);
+        let title = format!(
+            "{name}: {} on {}",
+            plural(resets, "reset", "resets"),
+            plural(edge.connections, "connection", "connections")
+        );
         finding(Severity::Info, Confidence::Medium, subject("edge", &name, Some(&edge.id)), title)
     });
-    Verdict::Ran(found.collect())
+    Verdict::ran(found)
 }

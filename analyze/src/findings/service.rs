@@ -1,57 +1,91 @@
 //! Checks over services and their endpoints.
 
-use super::{Verdict, finding, subject, verify};
-use crate::report::document::{Confidence, Document, Endpoint, Finding, Golden, Service, Severity};
-use crate::report::text::{duration, one_line, percent};
+use super::cause::{Trouble, endpoint_name};
+use super::{ENOUGH, Found, Verdict, WARNING_RATIO, codes, failing, finding, subject, verify};
+use crate::report::document::{Confidence, Document, Endpoint, Service, Severity};
+use crate::report::text::{duration, percent, plural};
 
-/// Requests below which a share says little.
-const ENOUGH: u64 = 20;
 /// Most findings of one check: the worst ones; a report of a hundred equal lines helps nobody.
 const MOST: usize = 10;
-const CRITICAL_RATIO: f64 = 0.05;
-const WARNING_RATIO: f64 = 0.01;
+/// Clients get something wrong all the time; only from this share on is it worth a line.
+const CLIENT_RATIO: f64 = 0.1;
 
-fn name(service: &Service, endpoint: &Endpoint) -> String {
-    let target = endpoint.target.as_deref().unwrap_or_default();
-    one_line(format!("{} {} on {}", endpoint.op, target, service.name).replace("  ", " ").as_str(), 120)
+fn endpoints(document: &Document) -> impl Iterator<Item = (usize, usize, &Service, &Endpoint)> {
+    document.services.iter().enumerate().flat_map(|(number, service)| {
+        service.endpoints.iter().enumerate().map(move |(place, endpoint)| (number, place, service, endpoint))
+    })
 }
 
-/// The first time step in which more than `limit` of the requests failed, if that was not the first of all.
-fn onset(golden: &Golden, bad: impl Fn(&crate::report::document::Point) -> bool) -> Option<u64> {
-    let mut points = golden.series.iter().filter(|point| point.requests > 0);
-    let first = points.next()?;
-    if bad(first) {
-        return None;
-    }
-    points.find(|point| bad(point)).map(|point| point.start_ns)
+fn share_of_all(document: &Document, requests: u64) -> f64 {
+    requests as f64 / document.overall.requests.max(1) as f64
 }
 
-/// Endpoints that answer with errors.
+fn is_client_code(code: &str) -> bool {
+    code.len() == 3 && code.starts_with('4')
+}
+
+/// Endpoints that fail: HTTP 5xx, and errors of protocols that don't say whose fault they are.
 pub fn errors(document: &Document) -> Verdict {
-    let mut found: Vec<(f64, Finding)> = Vec::new();
-    for service in &document.services {
-        for endpoint in &service.endpoints {
-            let golden = &endpoint.golden;
-            let ratio = golden.error_ratio.unwrap_or_default();
-            if golden.requests < ENOUGH || ratio <= WARNING_RATIO {
-                continue;
-            }
-            let severity = if ratio > CRITICAL_RATIO { Severity::Critical } else { Severity::Warning };
-            let about = name(service, endpoint);
-            let title =
-                format!("{about}: {} of {} requests failed ({})", golden.errors, golden.requests, percent(ratio));
-            let mut one =
-                finding(severity, Confidence::High, subject("service", &service.name, Some(&service.id)), title);
-            one.id = about;
-            one.onset_ns = onset(&service.inbound, |point| point.errors as f64 > point.requests as f64 * WARNING_RATIO);
-            one.reasons = vec![format!("{} errors in {} requests", golden.errors, golden.requests)];
-            if golden.unanswered == 0 {
-                one.ruled_out.push("lost connections: every request was answered".to_string());
-            }
-            one.evidence = endpoint.first_error.as_ref().map(|error| error.evidence.clone()).unwrap_or_default();
-            one.verify = verify(document, &one.evidence);
-            found.push((ratio * golden.requests as f64, one));
+    let mut found: Vec<(f64, Found)> = Vec::new();
+    for (number, place, service, endpoint) in endpoints(document) {
+        let golden = &endpoint.golden;
+        let failed = golden.server_errors();
+        let Some((severity, confidence)) = failing(failed, golden.requests) else { continue };
+        let about = endpoint_name(document, number, place);
+        let share = percent(failed as f64 / golden.requests as f64);
+        let is_http = endpoint.protocol.starts_with("http");
+        let codes = codes(endpoint, |code| !is_http || !is_client_code(code));
+        let title = format!("{about}: {failed} of {} requests failed, {share}{codes}", golden.requests);
+        let mut one = finding(severity, confidence, subject("service", &service.name, Some(&service.id)), title);
+        one.id = about;
+        one.onset_ns = endpoint.errors_since_ns;
+        one.reasons = vec![format!("{} in {} requests", plural(failed, "error", "errors"), golden.requests)];
+        if golden.client_errors > 0 {
+            let refused = plural(golden.client_errors, "more request was", "more requests were");
+            one.reasons.push(format!("{refused} refused as the client's fault (4xx)"));
         }
+        if golden.unanswered == 0 {
+            one.ruled_out.push("lost connections: every request was answered".to_string());
+        }
+        one.evidence = endpoint.first_error.as_ref().map(|error| error.evidence.clone()).unwrap_or_default();
+        one.verify = verify(document, &one.evidence);
+        let impact = share_of_all(document, failed);
+        found.push((failed as f64, Found { finding: one, impact, place: Some((Trouble::Errors, number, place)) }));
+    }
+    worst(found)
+}
+
+/// Endpoints whose clients ask wrongly: HTTP 4xx. That is a hint, not a failure of the service.
+pub fn client_errors(document: &Document) -> Verdict {
+    let mut found: Vec<(f64, Found)> = Vec::new();
+    for (number, place, service, endpoint) in endpoints(document) {
+        let golden = &endpoint.golden;
+        let (refused, requests) = (golden.client_errors, golden.requests);
+        if requests < ENOUGH || refused as f64 <= requests as f64 * CLIENT_RATIO {
+            continue;
+        }
+        let about = endpoint_name(document, number, place);
+        let known: Vec<_> = endpoint.error_codes.iter().filter(|one| is_client_code(&one.code)).collect();
+        let code = match known.as_slice() {
+            [one] if one.count == refused => one.code.clone(),
+            _ => format!("4xx{}", codes(endpoint, is_client_code)),
+        };
+        // What is not there is asked for by every crawler and browser.
+        let is_missing = known.first().is_some_and(|one| ["404", "405", "410"].contains(&one.code.as_str()));
+        let severity = if refused * 2 > requests && !is_missing { Severity::Warning } else { Severity::Info };
+        let title = format!("{about}: {refused} of {requests} answers are {code}");
+        let mut one =
+            finding(severity, Confidence::Medium, subject("service", &service.name, Some(&service.id)), title);
+        one.id = about;
+        // The onset is that of failures, where there are any.
+        one.onset_ns = endpoint.errors_since_ns.filter(|_| golden.server_errors() == 0);
+        one.reasons = vec!["the server calls these the client's fault; whose it is, a request shows".to_string()];
+        if golden.server_errors() == 0 {
+            one.evidence = endpoint.first_error.as_ref().map(|error| error.evidence.clone()).unwrap_or_default();
+        }
+        one.verify = verify(document, &one.evidence);
+        let place = (golden.server_errors() == 0).then_some((Trouble::Errors, number, place));
+        found.push((refused as f64, Found { finding: one, impact: share_of_all(document, refused), place }));
     }
     worst(found)
 }
@@ -64,51 +98,48 @@ pub fn unanswered(document: &Document) -> Verdict {
     });
     let found = services.map(|service| {
         let golden = &service.inbound;
-        let title = format!("{}: {} of {} requests have no answer", service.name, golden.unanswered, golden.requests);
+        let title = format!("{} left {} of {} requests unanswered", service.name, golden.unanswered, golden.requests);
         let mut one =
             finding(Severity::Warning, Confidence::Medium, subject("service", &service.name, Some(&service.id)), title);
         one.reasons = vec!["the connection or the recording ended before the answer".to_string()];
-        (golden.unanswered as f64, one)
+        let impact = share_of_all(document, golden.unanswered);
+        (golden.unanswered as f64, Found { finding: one, impact, place: None })
     });
     worst(found.collect())
 }
 
 /// Endpoints that are slow.
 pub fn latency(document: &Document) -> Verdict {
-    let mut found: Vec<(f64, Finding)> = Vec::new();
-    for service in &document.services {
-        for endpoint in &service.endpoints {
-            let limit_ns = match endpoint.protocol.as_str() {
-                "redis" => 5_000_000,
-                // Statements have a check of their own.
-                "mysql" => continue,
-                _ => 500_000_000,
-            };
-            let golden = &endpoint.golden;
-            let Some(p95_ns) = golden.p95_ns.filter(|p95| *p95 > limit_ns && golden.requests >= ENOUGH) else {
-                continue;
-            };
-            let about = name(service, endpoint);
-            let title = format!("{about}: p95 is {} over {} requests", duration(p95_ns), golden.requests);
-            let mut one = finding(
-                Severity::Warning,
-                Confidence::High,
-                subject("service", &service.name, Some(&service.id)),
-                title,
-            );
-            one.id = about;
-            let figures = [("median", golden.p50_ns), ("p99", golden.p99_ns), ("slowest", golden.max_ns)];
-            one.reasons =
-                figures.iter().filter_map(|(name, value)| Some(format!("{name} {}", duration((*value)?)))).collect();
-            one.evidence = endpoint.slowest.as_ref().map(|slowest| slowest.evidence.clone()).unwrap_or_default();
-            one.verify = verify(document, &one.evidence);
-            found.push((p95_ns as f64, one));
-        }
+    let mut found: Vec<(f64, Found)> = Vec::new();
+    for (number, place, service, endpoint) in endpoints(document) {
+        let limit_ns = match endpoint.protocol.as_str() {
+            "redis" => 5_000_000,
+            // Statements have a check of their own.
+            "mysql" => continue,
+            _ => 500_000_000,
+        };
+        let golden = &endpoint.golden;
+        let Some(p95_ns) = golden.p95_ns.filter(|p95| *p95 > limit_ns && golden.requests >= ENOUGH) else {
+            continue;
+        };
+        let about = endpoint_name(document, number, place);
+        let title = format!("{about}: p95 is {} over {} requests", duration(p95_ns), golden.requests);
+        let mut one =
+            finding(Severity::Warning, Confidence::High, subject("service", &service.name, Some(&service.id)), title);
+        one.id = about;
+        let figures = [("median", golden.p50_ns), ("p99", golden.p99_ns), ("slowest", golden.max_ns)];
+        one.reasons =
+            figures.iter().filter_map(|(name, value)| Some(format!("{name} {}", duration((*value)?)))).collect();
+        one.evidence = endpoint.slowest.as_ref().map(|slowest| slowest.evidence.clone()).unwrap_or_default();
+        one.verify = verify(document, &one.evidence);
+        let impact = share_of_all(document, golden.requests / 20);
+        let place = Some((Trouble::Latency, number, place));
+        found.push((p95_ns as f64, Found { finding: one, impact, place }));
     }
     worst(found)
 }
 
-fn worst(mut found: Vec<(f64, Finding)>) -> Verdict {
-    found.sort_by(|(a, a_finding), (b, b_finding)| b.total_cmp(a).then_with(|| a_finding.title.cmp(&b_finding.title)));
-    Verdict::Ran(found.into_iter().take(MOST).map(|(_, finding)| finding).collect())
+fn worst(mut found: Vec<(f64, Found)>) -> Verdict {
+    found.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.finding.title.cmp(&other.finding.title)));
+    Verdict::ran(found.into_iter().take(MOST).map(|(_, found)| found))
 }

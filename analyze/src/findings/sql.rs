@@ -1,24 +1,33 @@
 //! Checks over statements.
 
-use super::{Verdict, finding, service_name, subject, verify};
+use super::cause::{Trouble, place_of};
+use super::{Found, Verdict, codes, failing, finding, service_name, subject, verify};
 use crate::report::document::{Confidence, Document, Finding, Severity, Statement, Subject};
-use crate::report::text::{duration, one_line, percent};
+use crate::report::text::{duration, one_line, percent, plural};
 use crate::sql::RUN_OF_NOTE;
 
 const SLOW_NS: u64 = 100_000_000;
-const ERROR_RATIO: f64 = 0.01;
+/// Calls from which on a statement's percentiles and means say something.
 const ENOUGH: u64 = 10;
+/// Share of all statements' time from which on a few slow calls matter too.
+const MUCH: f64 = 0.25;
 const MOST: usize = 5;
 
 fn about(statement: &Statement) -> Subject {
     subject("statement", &one_line(&statement.text, 100), Some(&statement.fingerprint))
 }
 
-fn with_exemplar(document: &Document, statement: &Statement, mut one: Finding) -> Finding {
+fn with_exemplar(document: &Document, statement: &Statement, trouble: Option<Trouble>, mut one: Finding) -> Found {
     one.evidence = statement.exemplar.as_ref().map(|exemplar| exemplar.evidence.clone()).unwrap_or_default();
     one.verify = verify(document, &one.evidence);
     one.victims = statement.callers.iter().map(|id| subject("service", service_name(document, id), Some(id))).collect();
-    one
+    let place = trouble.and_then(|trouble| place_of(document, trouble, statement));
+    Found { finding: one, impact: share_of_time(document, statement), place }
+}
+
+fn share_of_time(document: &Document, statement: &Statement) -> f64 {
+    let total: u64 = document.sql.iter().map(|statement| statement.total_ns).sum();
+    statement.total_ns as f64 / total.max(1) as f64
 }
 
 fn needs_statements(document: &Document) -> Option<Verdict> {
@@ -30,15 +39,27 @@ pub fn latency(document: &Document) -> Verdict {
     if let Some(not_run) = needs_statements(document) {
         return not_run;
     }
-    let slow = document.sql.iter().filter(|statement| statement.p95_ns.is_some_and(|p95| p95 > SLOW_NS)).take(MOST);
-    let found = slow.map(|statement| {
-        let p95 = duration(statement.p95_ns.unwrap_or_default());
-        let title = format!("{}: p95 is {p95} over {} calls", one_line(&statement.text, 100), statement.calls);
-        let mut one = finding(Severity::Warning, Confidence::High, about(statement), title);
-        one.reasons = vec![format!("{} in total", duration(statement.total_ns))];
-        with_exemplar(document, statement, one)
+    let slow = document.sql.iter().filter(|statement| {
+        let often = statement.calls >= ENOUGH && statement.p95_ns.is_some_and(|p95| p95 > SLOW_NS);
+        let few = statement.calls < ENOUGH && statement.max_ns.is_some_and(|longest| longest > SLOW_NS);
+        often || (few && share_of_time(document, statement) > MUCH)
     });
-    Verdict::Ran(found.collect())
+    let found = slow.take(MOST).map(|statement| {
+        let text = one_line(&statement.text, 100);
+        let calls = plural(statement.calls, "call", "calls");
+        let (title, confidence) = if statement.calls >= ENOUGH {
+            let p95 = duration(statement.p95_ns.unwrap_or_default());
+            (format!("{text}: p95 is {p95} over {calls}"), Confidence::High)
+        } else {
+            let share = percent(share_of_time(document, statement));
+            let total = duration(statement.total_ns);
+            (format!("{text}: {total} in {calls}, {share} of all statement time"), Confidence::Medium)
+        };
+        let mut one = finding(Severity::Warning, confidence, about(statement), title);
+        one.reasons = vec![format!("{} in total", duration(statement.total_ns))];
+        with_exemplar(document, statement, Some(Trouble::Latency), one)
+    });
+    Verdict::ran(found)
 }
 
 /// A statement that takes most of the time and is much slower than the others: often a missing index.
@@ -65,9 +86,9 @@ pub fn dominant(document: &Document) -> Verdict {
             let each = rows / first.calls.max(1);
             one.reasons.push(format!("{each} rows a call: it searches more than it returns if an index is missing"));
         }
-        Some(with_exemplar(document, first, one))
+        Some(with_exemplar(document, first, Some(Trouble::Latency), one))
     });
-    Verdict::Ran(found.collect())
+    Verdict::ran(found)
 }
 
 /// The same statement again and again on one connection.
@@ -91,9 +112,9 @@ pub fn n_plus_one(document: &Document) -> Verdict {
             format!("{} calls, {} in total", statement.calls, duration(statement.total_ns)),
             "one query with a join or an IN list would do".to_string(),
         ];
-        with_exemplar(document, statement, one)
+        with_exemplar(document, statement, None, one)
     });
-    Verdict::Ran(found.collect())
+    Verdict::ran(found)
 }
 
 /// Statements that fail.
@@ -101,12 +122,31 @@ pub fn errors(document: &Document) -> Verdict {
     if let Some(not_run) = needs_statements(document) {
         return not_run;
     }
-    let failing =
-        document.sql.iter().filter(|one| one.errors > 0 && one.errors as f64 > one.calls as f64 * ERROR_RATIO);
-    let found = failing.take(MOST).map(|statement| {
-        let title =
-            format!("{}: {} of {} calls failed", one_line(&statement.text, 100), statement.errors, statement.calls);
-        with_exemplar(document, statement, finding(Severity::Warning, Confidence::High, about(statement), title))
+    let found = document.sql.iter().filter_map(|statement| {
+        let (severity, confidence) = failing(statement.errors, statement.calls)?;
+        let place = place_of(document, Trouble::Errors, statement);
+        let endpoint = place.and_then(|(_, service, place)| document.services.get(service)?.endpoints.get(place));
+        let codes = endpoint.map(|endpoint| codes(endpoint, |_| true)).unwrap_or_default();
+        let title = format!(
+            "{}: {} of {} calls failed{codes}",
+            one_line(&statement.text, 100),
+            statement.errors,
+            statement.calls
+        );
+        let mut one = with_exemplar(
+            document,
+            statement,
+            Some(Trouble::Errors),
+            finding(severity, confidence, about(statement), title),
+        );
+        // The exemplar of a statement is its slowest call; here one that failed is asked for.
+        if let Some(error) = endpoint.and_then(|endpoint| endpoint.first_error.as_ref()) {
+            one.finding.evidence.clone_from(&error.evidence);
+            one.finding.verify = verify(document, &one.finding.evidence);
+        }
+        one.finding.onset_ns = endpoint.and_then(|endpoint| endpoint.errors_since_ns);
+        one.impact = statement.errors as f64 / document.overall.requests.max(1) as f64;
+        Some(one)
     });
-    Verdict::Ran(found.collect())
+    Verdict::ran(found.take(MOST))
 }

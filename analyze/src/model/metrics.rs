@@ -6,6 +6,7 @@ use kfr_protocols::{REGISTRY, Status};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::histogram::Histogram;
+use super::path::template_segment;
 use super::request::{Exemplar, Request};
 
 /// A call is slow above this. One threshold for all until checks bring their own: the default that the best peer uses
@@ -17,6 +18,11 @@ pub const SLOW_NS: u64 = 100_000_000;
 const MAX_ENDPOINTS: usize = 4096;
 /// Longest target of an endpoint, bytes; statements are longer.
 const MAX_TARGET_BYTES: usize = 256;
+/// Endpoints of a shard whose course and error codes are kept: 64 shards of them, 120 steps each, are 24 MB.
+const MAX_DETAILED: usize = 256;
+/// Error codes that one endpoint tells apart, and their longest.
+const MAX_CODES: usize = 4;
+const MAX_CODE_BYTES: usize = 32;
 
 /// Counts of a set of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +31,8 @@ pub struct Golden {
     pub requests: u64,
     /// Of these, answered with an error.
     pub errors: u64,
+    /// Of these errors, the client's own: HTTP 4xx.
+    pub client_errors: u64,
     /// Of these, not answered.
     pub unanswered: u64,
     /// Of these, slower than [`SLOW_NS`].
@@ -37,7 +45,7 @@ pub struct Golden {
     pub response_bytes: u64,
     /// The slowest.
     pub slowest: Option<Exemplar>,
-    /// The first that failed.
+    /// The first that failed, by its server's fault if there is one.
     pub first_error: Option<Exemplar>,
     /// By time step; empty where not kept.
     pub series: Vec<Point>,
@@ -58,8 +66,14 @@ impl Golden {
     /// Counts one request; `step` is its time step, where a series is kept.
     pub fn record(&mut self, request: &Request, step: Option<usize>) {
         let error = request.exchange.status == Status::Error;
+        let by_client = error && is_client_error(request);
+        if error {
+            let first = Some(Exemplar::of(request));
+            self.first_error = first_error((self.first_error, self.fails()), (first, !by_client));
+        }
         self.requests += 1;
         self.errors += u64::from(error);
+        self.client_errors += u64::from(by_client);
         self.unanswered += u64::from(request.exchange.status == Status::Unanswered);
         self.request_bytes += length(&request.exchange.request);
         self.response_bytes += request.exchange.response.as_ref().map_or(0, length);
@@ -67,9 +81,6 @@ impl Golden {
             self.durations.record(duration);
             self.slow += u64::from(duration > SLOW_NS);
             self.slowest = Exemplar::slower(self.slowest, Some(Exemplar::of(request)));
-        }
-        if error {
-            self.first_error = Exemplar::earlier(self.first_error, Some(Exemplar::of(request)));
         }
         if let Some(step) = step {
             if step >= self.series.len() {
@@ -85,17 +96,22 @@ impl Golden {
         }
     }
 
+    fn fails(&self) -> bool {
+        self.errors > self.client_errors
+    }
+
     /// Adds other counts.
     pub fn merge(&mut self, other: &Self) {
+        self.first_error = first_error((self.first_error, self.fails()), (other.first_error, other.fails()));
         self.requests += other.requests;
         self.errors += other.errors;
+        self.client_errors += other.client_errors;
         self.unanswered += other.unanswered;
         self.slow += other.slow;
         self.durations.merge(&other.durations);
         self.request_bytes += other.request_bytes;
         self.response_bytes += other.response_bytes;
         self.slowest = Exemplar::slower(self.slowest, other.slowest);
-        self.first_error = Exemplar::earlier(self.first_error, other.first_error);
         if self.series.len() < other.series.len() {
             self.series.resize_with(other.series.len(), Point::default);
         }
@@ -105,6 +121,25 @@ impl Golden {
             point.durations.merge(&more.durations);
         }
     }
+}
+
+/// Of two first errors, each with whether it is its server's fault, the one to show: the server's, then the earlier.
+fn first_error(a: (Option<Exemplar>, bool), b: (Option<Exemplar>, bool)) -> Option<Exemplar> {
+    match (a, b) {
+        ((Some(a), true), (_, false)) => Some(a),
+        ((_, false), (Some(b), true)) => Some(b),
+        ((a, _), (b, _)) => Exemplar::earlier(a, b),
+    }
+}
+
+/// Whether an error is one that the server blames on its client (RFC 9110, section 15.5). Other protocols don't tell.
+fn is_client_error(request: &Request) -> bool {
+    protocol_name(request).starts_with("http")
+        && request.exchange.code.as_deref().is_some_and(|code| code.len() == 3 && code.starts_with('4'))
+}
+
+fn protocol_name(request: &Request) -> &'static str {
+    REGISTRY.get(usize::from(request.protocol)).map_or("", |protocol| protocol.name)
 }
 
 fn length(range: &std::ops::Range<u64>) -> u64 {
@@ -124,6 +159,93 @@ pub struct EndpointKey {
     pub target: Box<str>,
 }
 
+/// What one endpoint comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointCounts {
+    /// Its golden metrics, without a series.
+    pub golden: Golden,
+    detail: Option<Box<Detail>>,
+}
+
+/// Counts of one time step of an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Requests that began in it.
+    pub requests: u32,
+    /// Of these, errors.
+    pub errors: u32,
+    /// Of these, the client's own.
+    pub client_errors: u32,
+}
+
+/// Kept for the first endpoints of a shard only: a series with histograms for each of thousands would take gigabytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Detail {
+    steps: Vec<Step>,
+    codes: Vec<(Box<str>, u64)>,
+}
+
+impl EndpointCounts {
+    fn record(&mut self, request: &Request, step: usize) {
+        self.golden.record(request, None);
+        let Some(detail) = &mut self.detail else { return };
+        let error = request.exchange.status == Status::Error;
+        if step >= detail.steps.len() {
+            detail.steps.resize(step + 1, Step::default());
+        }
+        if let Some(step) = detail.steps.get_mut(step) {
+            step.requests = step.requests.saturating_add(1);
+            step.errors = step.errors.saturating_add(error.into());
+            step.client_errors = step.client_errors.saturating_add((error && is_client_error(request)).into());
+        }
+        if let Some(code) = request.exchange.code.as_deref().filter(|code| error && code.len() <= MAX_CODE_BYTES) {
+            detail.count(code, 1);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.golden.merge(&other.golden);
+        let Some(more) = &other.detail else { return };
+        let detail = self.detail.get_or_insert_default();
+        if detail.steps.len() < more.steps.len() {
+            detail.steps.resize(more.steps.len(), Step::default());
+        }
+        for (sum, part) in detail.steps.iter_mut().zip(&more.steps) {
+            sum.requests = sum.requests.saturating_add(part.requests);
+            sum.errors = sum.errors.saturating_add(part.errors);
+            sum.client_errors = sum.client_errors.saturating_add(part.client_errors);
+        }
+        for (code, count) in &more.codes {
+            detail.count(code, *count);
+        }
+    }
+
+    /// Its course; `None` where some shard did not keep them.
+    pub fn steps(&self) -> Option<&[Step]> {
+        let steps = self.detail.as_ref().map(|detail| detail.steps.as_slice())?;
+        let counted: u64 = steps.iter().map(|step| u64::from(step.requests)).sum();
+        (counted == self.golden.requests).then_some(steps)
+    }
+
+    /// Codes of errors and how often they came, most often first; as far as they were kept.
+    pub fn codes(&self) -> Vec<(&str, u64)> {
+        let codes = self.detail.iter().flat_map(|detail| &detail.codes);
+        let mut codes: Vec<(&str, u64)> = codes.map(|(code, count)| (&**code, *count)).collect();
+        codes.sort_unstable_by_key(|(code, count)| (std::cmp::Reverse(*count), *code));
+        codes
+    }
+}
+
+impl Detail {
+    fn count(&mut self, code: &str, count: u64) {
+        if let Some((_, sum)) = self.codes.iter_mut().find(|(known, _)| **known == *code) {
+            *sum += count;
+        } else if self.codes.len() < MAX_CODES {
+            self.codes.push((code.into(), count));
+        }
+    }
+}
+
 /// Client service, server service, protocol.
 pub type EdgeKey = (u32, u32, u16);
 
@@ -132,7 +254,7 @@ pub type EdgeKey = (u32, u32, u16);
 pub struct Metrics {
     /// By (client service, server service, protocol), with a series.
     pub edges: FxHashMap<EdgeKey, Golden>,
-    endpoints: Vec<(EndpointKey, Golden)>,
+    endpoints: Vec<(EndpointKey, EndpointCounts)>,
     by_hash: FxHashMap<u64, Vec<u32>>,
     scratch: String,
 }
@@ -143,12 +265,11 @@ impl Metrics {
         self.edges.entry((client, server, request.protocol)).or_default().record(request, Some(step));
         let mut target = std::mem::take(&mut self.scratch);
         endpoint_target(request, &mut target);
-        let golden = self.endpoint(server, request.protocol, &request.exchange.op, &target);
-        golden.record(request, None);
+        self.endpoint(server, request.protocol, &request.exchange.op, &target).record(request, step);
         self.scratch = target;
     }
 
-    fn endpoint(&mut self, server: u32, protocol: u16, op: &str, target: &str) -> &mut Golden {
+    fn endpoint(&mut self, server: u32, protocol: u16, op: &str, target: &str) -> &mut EndpointCounts {
         let mut found = self.find(server, protocol, op, target);
         if found.is_none() && self.endpoints.len() >= MAX_ENDPOINTS {
             found = self.find(server, protocol, op, "…");
@@ -172,11 +293,12 @@ impl Metrics {
         })
     }
 
-    fn insert(&mut self, server: u32, protocol: u16, op: &str, target: &str) -> &mut Golden {
+    fn insert(&mut self, server: u32, protocol: u16, op: &str, target: &str) -> &mut EndpointCounts {
         let index = self.endpoints.len();
         self.by_hash.entry(hash(server, protocol, op, target)).or_default().push(index as u32);
         let key = EndpointKey { server, protocol, op: op.into(), target: target.into() };
-        self.endpoints.push((key, Golden::default()));
+        let detail = (index < MAX_DETAILED).then(Box::default);
+        self.endpoints.push((key, EndpointCounts { golden: Golden::default(), detail }));
         &mut self.endpoints[index].1
     }
 
@@ -190,16 +312,16 @@ impl Metrics {
     /// Adds the metrics of another shard.
     pub fn merge(&mut self, other: Self) {
         self.merge_edges(other.edges);
-        for (key, golden) in other.endpoints {
+        for (key, counts) in other.endpoints {
             match self.find(key.server, key.protocol, &key.op, &key.target) {
-                Some(index) => self.endpoints[index].1.merge(&golden),
-                None => *self.insert(key.server, key.protocol, &key.op, &key.target) = golden,
+                Some(index) => self.endpoints[index].1.merge(&counts),
+                None => *self.insert(key.server, key.protocol, &key.op, &key.target) = counts,
             }
         }
     }
 
     /// Endpoints in a total order.
-    pub fn into_endpoints(self) -> Vec<(EndpointKey, Golden)> {
+    pub fn into_endpoints(self) -> Vec<(EndpointKey, EndpointCounts)> {
         let mut endpoints = self.endpoints;
         endpoints.sort_by(|(a, _), (b, _)| a.cmp(b));
         endpoints
@@ -222,7 +344,7 @@ fn endpoint_target(request: &Request, out: &mut String) {
         push_cut(out, statement);
         return;
     }
-    let name = REGISTRY.get(usize::from(request.protocol)).map_or("", |protocol| protocol.name);
+    let name = protocol_name(request);
     let Some(target) = request.exchange.target.as_deref() else { return };
     if name.starts_with("http") || name == "grpc" {
         template_path(target, out);
@@ -240,7 +362,7 @@ fn push_cut(out: &mut String, text: &str) {
     }
 }
 
-/// A path without its query, numbers as `{n}` and long hexadecimal or mixed ids as `{id}`.
+/// A path without its query, and with what varies by customer replaced: see [`template_segment`].
 fn template_path(path: &str, out: &mut String) {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let mut cut = path.len().min(MAX_TARGET_BYTES);
@@ -251,17 +373,7 @@ fn template_path(path: &str, out: &mut String) {
         if index > 0 {
             out.push('/');
         }
-        let digits = segment.bytes().filter(u8::is_ascii_digit).count();
-        if !segment.is_empty() && digits == segment.len() {
-            out.push_str("{n}");
-        } else if segment.len() >= 16
-            && digits >= 4
-            && segment.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-' || b == b'_')
-        {
-            out.push_str("{id}");
-        } else {
-            out.push_str(segment);
-        }
+        out.push_str(template_segment(segment).unwrap_or(segment));
     }
     if cut < path.len() {
         out.push('…');
@@ -283,8 +395,79 @@ mod tests {
         assert_eq!(template("/product/17?ref=a"), "/product/{n}");
         assert_eq!(template("/u/0b9c0a4e-6f2e-4c1d-9c59-1f2e3d4c5b6a/cart"), "/u/{id}/cart");
         assert_eq!(template("/v2/orders"), "/v2/orders");
+        assert_eq!(template("/users/alice@corp.com/orders/ORD-00017"), "/users/{email}/orders/{id}");
         assert_eq!(template("/"), "/");
         assert_eq!(template(&format!("/{}", "é".repeat(300))).chars().last(), Some('…'));
+    }
+
+    /// A word for a number, without digits.
+    fn word(number: usize) -> String {
+        number.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
+    }
+
+    fn answered(target: &str, code: &str) -> Request {
+        let status = if code < "400" { Status::Ok } else { Status::Error };
+        let http = REGISTRY.iter().position(|protocol| protocol.name == "http").unwrap_or_default();
+        Request {
+            connection: 0,
+            number: 0,
+            observer_is_client: true,
+            protocol: http as u16,
+            exchange: kfr_protocols::Exchange {
+                op: "GET".into(),
+                target: Some(target.into()),
+                code: Some(code.into()),
+                status,
+                ..Default::default()
+            },
+            start_ns: 0,
+            ttfb_ns: None,
+            duration_ns: Some(1),
+            server_ns: None,
+            evidence: Default::default(),
+        }
+    }
+
+    #[test]
+    fn what_the_client_did_wrong_is_told_from_what_the_server_did() {
+        let mut metrics = Metrics::default();
+        for code in ["200", "401", "404", "401", "500"] {
+            metrics.record(&answered("/login", code), 0, 1, 0);
+        }
+        let (_, login) = &metrics.into_endpoints()[0];
+        assert_eq!((login.golden.errors, login.golden.client_errors), (4, 3));
+        assert_eq!(login.codes(), [("401", 2), ("404", 1), ("500", 1)]);
+    }
+
+    #[test]
+    fn each_endpoint_has_a_course_of_its_own_across_shards() {
+        let (mut one, mut two) = (Metrics::default(), Metrics::default());
+        one.record(&answered("/old", "500"), 0, 1, 0);
+        one.record(&answered("/new", "200"), 0, 1, 0);
+        two.record(&answered("/new", "500"), 0, 1, 3);
+        one.merge(two);
+        let endpoints = one.into_endpoints();
+        let course = |counts: &EndpointCounts| -> Vec<(u32, u32)> {
+            counts.steps().unwrap_or_default().iter().map(|step| (step.requests, step.errors)).collect()
+        };
+        assert_eq!(course(&endpoints[0].1), [(1, 0), (0, 0), (0, 0), (1, 1)]);
+        assert_eq!(course(&endpoints[1].1), [(1, 1)]);
+    }
+
+    #[test]
+    fn a_course_that_a_shard_did_not_keep_is_unknown() {
+        let (mut one, mut two) = (Metrics::default(), Metrics::default());
+        for number in 0..MAX_DETAILED {
+            one.record(&answered(&format!("/{}", word(number)), "200"), 0, 1, 0);
+        }
+        one.record(&answered("/late", "200"), 0, 1, 0);
+        two.record(&answered("/late", "500"), 0, 1, 1);
+        one.merge(two);
+        let endpoints = one.into_endpoints();
+        let course = |target: &str| {
+            endpoints.iter().find(|(key, _)| *key.target == *target).map(|(_, counts)| counts.steps().is_some())
+        };
+        assert_eq!((course("/a"), course("/late")), (Some(true), Some(false)));
     }
 
     #[test]
@@ -303,11 +486,14 @@ mod tests {
             evidence: Default::default(),
         };
         for number in 0..MAX_ENDPOINTS + 100 {
-            request.exchange.target = Some(format!("/page{number}x").into());
+            request.exchange.target = Some(format!("/{}", word(number)).into());
             metrics.record(&request, 0, 1, 0);
         }
         let endpoints = metrics.into_endpoints();
         assert_eq!(endpoints.len(), MAX_ENDPOINTS + 1);
-        assert_eq!(endpoints.iter().map(|(_, golden)| golden.requests).sum::<u64>(), (MAX_ENDPOINTS + 100) as u64);
+        assert_eq!(
+            endpoints.iter().map(|(_, counts)| counts.golden.requests).sum::<u64>(),
+            (MAX_ENDPOINTS + 100) as u64
+        );
     }
 }

@@ -3,9 +3,11 @@
 mod histogram;
 mod ledger;
 mod metrics;
+mod path;
 mod request;
 
 pub use histogram::Histogram;
 pub use ledger::{Ledger, Loss};
-pub use metrics::{EdgeKey, EndpointKey, Golden, Metrics, Point, SLOW_NS};
+pub use metrics::{EdgeKey, EndpointCounts, EndpointKey, Golden, Metrics, Point, SLOW_NS, Step};
+pub use path::mask_path;
 pub use request::{Evidence, Exemplar, Request};

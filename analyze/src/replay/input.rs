@@ -1,8 +1,11 @@
 //! The bundles to replay.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use kfr_bundle::{BlockEntry, OpenError, Reader};
+use sha2::{Digest, Sha256};
 
 /// A bundle can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -46,5 +49,36 @@ impl Input {
         let mut raw = Vec::new();
         self.reader.read_block(entry, &mut raw).ok()?;
         Some(raw)
+    }
+}
+
+/// SHA-256 of a file, in hex; `None` if it can't be read to its end.
+pub fn sha256(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            Ok(length) => hash.update(buffer.get(..length)?),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_the_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.kfr");
+        // A million times "a": FIPS 180-4's own example.
+        std::fs::write(&path, vec![b'a'; 1_000_000]).unwrap();
+        let expected = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+        assert_eq!(sha256(&path).as_deref(), Some(expected));
+        assert_eq!(sha256(&folder.path().join("absent")), None);
     }
 }

@@ -14,7 +14,7 @@ mod window;
 
 pub use connection::{ConnectionTotals, Setup};
 pub use facts::{Facts, NodeFacts};
-pub use input::{Input, InputError};
+pub use input::{Input, InputError, sha256};
 pub use losses::{LostRange, SeenNumbers};
 pub use shard::{Context, Produce, ShardOutput};
 pub use spill::{KeyedLine, SortedLines};

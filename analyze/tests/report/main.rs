@@ -5,6 +5,8 @@
 mod hostile;
 mod page;
 mod sample;
+mod schema;
+mod stored;
 
 use kfr_analyze::report::{
     Document,

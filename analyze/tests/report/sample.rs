@@ -43,6 +43,7 @@ pub fn golden(seed: u64, per_s: u64, p50: u64, p99: u64, factor: u64, bad: u64) 
     Golden {
         requests,
         errors,
+        client_errors: 0,
         unanswered: u64::from(bad > 0) * 3,
         rate_per_s: Some(requests as f64 / LENGTH as f64),
         error_ratio: (requests > 0).then(|| errors as f64 / requests as f64),
@@ -352,6 +353,7 @@ fn network() -> Network {
             },
         ],
         connections_total: 1833,
+        connections_idle: 3,
     }
 }
 

@@ -269,7 +269,8 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
     Ledger {
         totals: Totals {
             events: found.events,
-            bytes: found.bytes,
+            // Events count a byte at each recorded end; its connection carried it once.
+            bytes: analysis.totals.iter().flat_map(|totals| totals.bytes).sum(),
             payload_kept_bytes: found.kept_bytes,
             payload_cut_bytes: cut,
             unseen_bytes: found.unseen_bytes,

@@ -26,11 +26,12 @@ const MAX_STATEMENTS: usize = 500;
 pub fn build(inputs: &[Input], mut analysis: Analysis, literals: bool) -> Document {
     let metrics = std::mem::take(&mut analysis.metrics);
     let statements = std::mem::take(&mut analysis.statements);
+    let hashes = analysis.hashes.take().and_then(|hashes| hashes.join().ok()).unwrap_or_default();
     let (services, edges, overall) = services::build(&analysis, metrics, literals);
     let mut document = Document {
         schema_version: SCHEMA_VERSION.to_string(),
         tool: Tool { name: "kfr".to_string(), version: env!("CARGO_PKG_VERSION").to_string() },
-        capture: capture(inputs, &analysis.world, literals),
+        capture: capture(inputs, &analysis.world, hashes, literals),
         ledger: ledger::build(inputs, &analysis),
         overall,
         services,
@@ -44,11 +45,13 @@ pub fn build(inputs: &[Input], mut analysis: Analysis, literals: bool) -> Docume
     document
 }
 
-fn capture(inputs: &[Input], world: &World, literals: bool) -> Capture {
+fn capture(inputs: &[Input], world: &World, hashes: Vec<Option<String>>, literals: bool) -> Capture {
     let mut nodes: Vec<String> = inputs.iter().map(|input| input.reader.header().node.clone()).collect();
     nodes.sort();
     nodes.dedup();
+    let mut hashes = hashes.into_iter();
     let bundles = inputs.iter().zip(&world.facts.nodes).map(|(input, node)| {
+        let sha256 = hashes.next().flatten();
         let header = input.reader.header();
         let manifest = &node.manifest;
         let text = |value: &str| (!value.is_empty()).then(|| value.to_string());
@@ -74,7 +77,7 @@ fn capture(inputs: &[Input], world: &World, literals: bool) -> Capture {
             hook: text(&manifest.socket_hook),
             options,
             bytes: input.reader.file_bytes(),
-            sha256: None,
+            sha256,
             start_ns: node.window.map(|(first, _)| node.clock.wall_ns(first)),
             end_ns: node.window.map(|(_, last)| node.clock.wall_ns(last)),
             whole: !damage.is_loss() && !damage.no_footer,
@@ -170,7 +173,7 @@ fn network(analysis: &Analysis) -> Network {
             }
         };
         add(&mut totals.opened, states, u64::from(observer.opened_ns.is_some() && !observer.failed));
-        add(&mut totals.closed, states, u64::from(observer.closed_ns.is_some() && observer.opened_ns.is_some()));
+        add(&mut totals.closed, states, u64::from(observer.closed_ns.is_some() && !observer.failed));
         add(&mut totals.failed_connects, states, u64::from(observer.failed));
         add(&mut totals.resets, resets, sum(|socket| socket.resets));
         add(&mut totals.retransmits, retransmits, sum(|socket| socket.retransmits));
@@ -182,12 +185,13 @@ fn network(analysis: &Analysis) -> Network {
             ranked.push((std::cmp::Reverse((trouble, bytes)), number as u32));
         }
     }
+    let connections_idle = (analysis.totals.len() - ranked.len()) as u64;
     totals.segments_sent = segments_sent(world);
     let connections_total = ranked.len() as u64;
     ranked.sort_unstable();
     let connections =
         ranked.into_iter().take(MAX_CONNECTIONS).filter_map(|(_, number)| connection_record(analysis, number));
-    Network { totals, connections: connections.map(connection).collect(), connections_total }
+    Network { totals, connections: connections.map(connection).collect(), connections_total, connections_idle }
 }
 
 /// Segments that all nodes sent during the capture: the denominator of retransmissions.

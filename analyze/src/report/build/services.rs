@@ -6,12 +6,15 @@ use kfr_protocols::REGISTRY;
 
 use crate::dump::{fingerprint, mask_arguments};
 use crate::identity::{Endpoint, ServiceKind, Transport};
-use crate::model::{self, EndpointKey, Metrics, SLOW_NS};
-use crate::report::document::{self, Edge, Golden, Point, Process, Service};
+use crate::model::{self, EndpointCounts, EndpointKey, Metrics, SLOW_NS, Step};
+use crate::report::ERRORS_WARNING;
+use crate::report::document::{self, CodeCount, Edge, Golden, Point, Process, Service};
 use crate::{Analysis, World};
 
 /// Endpoints that the report lists for a service.
 const MAX_ENDPOINTS: usize = 100;
+/// Endpoints of a service whose course over time is in the report.
+const MAX_COURSES: usize = 12;
 /// Processes that the report lists for a service.
 const MAX_PROCESSES: usize = 50;
 
@@ -67,9 +70,9 @@ pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Serv
     }
     edges.sort_by(|a, b| edge_rank(b).total_cmp(&edge_rank(a)).then_with(|| a.id.cmp(&b.id)));
 
-    let mut endpoints: BTreeMap<u32, Vec<(EndpointKey, model::Golden)>> = BTreeMap::new();
-    for (key, golden) in metrics.into_endpoints() {
-        endpoints.entry(key.server).or_default().push((key, golden));
+    let mut endpoints: BTreeMap<u32, Vec<(EndpointKey, EndpointCounts)>> = BTreeMap::new();
+    for (key, counts) in metrics.into_endpoints() {
+        endpoints.entry(key.server).or_default().push((key, counts));
     }
     let shown: std::collections::BTreeSet<&str> =
         edges.iter().flat_map(|edge| [edge.client.as_str(), edge.server.as_str()]).collect();
@@ -81,7 +84,9 @@ pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Serv
             continue;
         }
         let mut own = endpoints.remove(&number).unwrap_or_default();
-        own.sort_by(|(a_key, a), (b_key, b)| b.durations.sum().cmp(&a.durations.sum()).then_with(|| a_key.cmp(b_key)));
+        own.sort_by(|(a_key, a), (b_key, b)| {
+            endpoint_rank(&b.golden).cmp(&endpoint_rank(&a.golden)).then_with(|| a_key.cmp(b_key))
+        });
         let mut protocols: Vec<String> =
             edges.iter().filter(|edge| edge.server == id).map(|edge| edge.protocol.clone()).collect();
         protocols.sort();
@@ -103,7 +108,14 @@ pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Serv
             endpoints: own
                 .iter()
                 .take(MAX_ENDPOINTS)
-                .map(|(key, golden)| endpoint(world, key, show(golden), golden))
+                .enumerate()
+                .map(|(place, (key, counts))| {
+                    let mut shown = endpoint(world, key, show(&counts.golden), counts);
+                    if place < MAX_COURSES {
+                        shown.golden.series = course(counts, start_ns, world.step_ns);
+                    }
+                    shown
+                })
                 .collect(),
             outbound: outbound.get(&number).map(&show),
             flags: Vec::new(),
@@ -117,9 +129,50 @@ pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Serv
     (services, edges, show(&overall))
 }
 
+/// Worst first: failures, then slow calls, then what clients did wrong, then the time that callers spent waiting.
+fn endpoint_rank(golden: &model::Golden) -> (u64, u64, u64, u128) {
+    let failures = golden.errors.saturating_sub(golden.client_errors);
+    (failures, golden.slow, golden.client_errors, golden.durations.sum())
+}
+
+/// Requests and errors of an endpoint over time; its durations are not kept step by step.
+fn course(counts: &EndpointCounts, start_ns: u64, step_ns: u64) -> Vec<Point> {
+    let steps = counts.steps().unwrap_or_default().iter().enumerate();
+    steps
+        .map(|(step, counts)| Point {
+            start_ns: start_ns + step as u64 * step_ns,
+            requests: u64::from(counts.requests),
+            errors: u64::from(counts.errors),
+            p50_ns: None,
+            p99_ns: None,
+        })
+        .collect()
+}
+
+/// When an endpoint began to fail: the first step with requests in which more than the limit failed, if it is not the
+/// first of all; in that step the first failure, where it lies in it. What clients did wrong counts where nothing else
+/// is wrong.
+fn errors_since_ns(world: &World, counts: &EndpointCounts) -> Option<u64> {
+    let start_ns = world.window.map_or(0, |(start, _)| start);
+    let by_server = counts.golden.errors > counts.golden.client_errors;
+    let bad = |step: &Step| {
+        let failures = if by_server { step.errors - step.client_errors } else { step.errors };
+        f64::from(failures) > f64::from(step.requests) * ERRORS_WARNING
+    };
+    let mut steps = counts.steps()?.iter().enumerate().filter(|(_, step)| step.requests > 0);
+    let (_, first) = steps.next()?;
+    if bad(first) {
+        return None;
+    }
+    let (step, _) = steps.find(|(_, step)| bad(step))?;
+    let from = start_ns + step as u64 * world.step_ns;
+    let first_error = counts.golden.first_error.map(|error| world.wall_ns(error.request.0, error.start_ns));
+    Some(first_error.filter(|at| (from..from + world.step_ns).contains(at)).unwrap_or(from))
+}
+
 /// Worst first: the share of errors weighs most, then the time that callers spent waiting.
 fn badness(golden: &Golden) -> f64 {
-    let errors = golden.error_ratio.unwrap_or_default();
+    let errors = golden.server_errors() as f64 / golden.requests.max(1) as f64;
     let waiting = golden.p95_ns.unwrap_or_default() as f64 / 1e9;
     errors * 100.0 + waiting.min(99.0) + (golden.requests as f64).log10().max(0.0) / 100.0
 }
@@ -204,14 +257,17 @@ fn edge(world: &World, (client, server, protocol): (u32, u32, &str), moved: &Tra
     }
 }
 
-fn endpoint(world: &World, key: &EndpointKey, golden: Golden, counts: &model::Golden) -> document::Endpoint {
+fn endpoint(world: &World, key: &EndpointKey, golden: Golden, counts: &EndpointCounts) -> document::Endpoint {
+    let codes = counts.codes().into_iter();
     document::Endpoint {
         protocol: REGISTRY.get(usize::from(key.protocol)).map_or("unknown", |protocol| protocol.name).to_string(),
         op: key.op.to_string(),
         target: (!key.target.is_empty()).then(|| key.target.to_string()),
         golden,
-        slowest: counts.slowest.map(|slowest| super::exemplar(world, &slowest)),
-        first_error: counts.first_error.map(|error| super::exemplar(world, &error)),
+        slowest: counts.golden.slowest.map(|slowest| super::exemplar(world, &slowest)),
+        first_error: counts.golden.first_error.map(|error| super::exemplar(world, &error)),
+        errors_since_ns: errors_since_ns(world, counts),
+        error_codes: codes.map(|(code, count)| CodeCount { code: code.to_string(), count }).collect(),
     }
 }
 
@@ -260,6 +316,7 @@ fn golden_of(golden: &model::Golden, start_ns: u64, step_ns: u64, seconds: Optio
     Golden {
         requests: golden.requests,
         errors: golden.errors,
+        client_errors: golden.client_errors,
         unanswered: golden.unanswered,
         rate_per_s: seconds.map(|seconds| golden.requests as f64 / seconds),
         error_ratio: (golden.requests > 0).then(|| golden.errors as f64 / golden.requests as f64),

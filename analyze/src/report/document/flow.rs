@@ -39,7 +39,7 @@ pub struct Service {
     pub protocols: Vec<String>,
     /// Requests that it answered. Without requests: it is a client only.
     pub inbound: Golden,
-    /// The same by operation and target, worst first.
+    /// The same by operation and target: those with most failures first, then slow ones, then by total time.
     pub endpoints: Vec<Endpoint>,
     /// How many endpoints there are, also those that `endpoints` leaves out.
     pub endpoints_total: u64,
@@ -83,6 +83,22 @@ pub struct Endpoint {
     /// The first request that failed.
     #[serde(default)]
     pub first_error: Option<Exemplar>,
+    /// From when on it failed more often than a finding allows; null where it did so from its first request on, where it
+    /// does not, or where its course was not kept.
+    #[serde(default)]
+    pub errors_since_ns: Option<u64>,
+    /// Codes of its errors, the most frequent ones first; a few at most.
+    #[serde(default)]
+    pub error_codes: Vec<CodeCount>,
+}
+
+/// How often an error code came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeCount {
+    /// The protocol's: `404`, `1146`, `WRONGTYPE`.
+    pub code: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// Requests and connections from one service to another, over one protocol.
@@ -169,8 +185,11 @@ pub struct Network {
     pub totals: NetworkTotals,
     /// Connections with problems first, then by bytes; cut to the most telling ones.
     pub connections: Vec<Connection>,
-    /// How many connections there are in all.
+    /// How many connections there are that carried something or failed.
     pub connections_total: u64,
+    /// Further connections, open but idle: no byte and no failure during the capture. Neither listed nor counted above.
+    #[serde(default)]
+    pub connections_idle: u64,
 }
 
 /// Sums over all connections; null where the probe that counts them did not run.

@@ -12,6 +12,9 @@ pub struct Golden {
     pub requests: u64,
     /// Requests whose answer was an error.
     pub errors: u64,
+    /// Of these errors, those that the server blamed on its client: HTTP 4xx.
+    #[serde(default)]
+    pub client_errors: u64,
     /// Requests without an answer when the capture ended or the connection closed.
     pub unanswered: u64,
     /// Requests a second over the window; null where the window's length is unknown.
@@ -38,6 +41,14 @@ pub struct Golden {
     pub response_bytes: u64,
     /// Over time. A step that is *absent* was not observed and is drawn as a gap; a step with `requests: 0` was.
     pub series: Vec<Point>,
+}
+
+impl Golden {
+    /// Errors that are not the client's own: HTTP 5xx, and every error of protocols that don't tell.
+    #[must_use]
+    pub fn server_errors(&self) -> u64 {
+        self.errors.saturating_sub(self.client_errors)
+    }
 }
 
 /// One step of a series.

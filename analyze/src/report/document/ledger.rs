@@ -21,15 +21,15 @@ pub struct Ledger {
 pub struct Totals {
     /// Events of every kind.
     pub events: u64,
-    /// Bytes that went through the recorded sockets.
+    /// Bytes that the recorded connections carried, each counted once, also where both ends were recorded.
     pub bytes: u64,
     /// Of these, kept in the bundle.
     pub payload_kept_bytes: u64,
-    /// Of these, recorded as a length only, because of the payload limit.
+    /// Of these, recorded as a length only; the entries of area `payload` say why.
     pub payload_cut_bytes: u64,
     /// Bytes known to have passed though no event carried them (splice, lost events).
     pub unseen_bytes: u64,
-    /// Connections.
+    /// Connections that carried something.
     pub connections: u64,
     /// Of these, older than the capture.
     pub connections_mid_stream: u64,

@@ -145,6 +145,8 @@ struct Route {
     d: String,
     head: String,
     label: (i32, i32),
+    /// Where the label's two lines begin, from there: around a level line, beyond one that climbs or falls.
+    lines: (i32, i32),
 }
 
 impl Route {
@@ -157,7 +159,7 @@ impl Route {
             let (x, y) = (from.0 + CELL.width / 2, from.1);
             let d = format!("M{} {y}C{} {},{} {},{} {}", x - 18, x - 22, y - 24, x + 22, y - 24, x + 18, y - 7);
             let head = triangle((x + 18, y), (0, 1));
-            return Some(Self { d, head, label: (x + 50, y - 10) });
+            return Some(Self { d, head, label: (x + 50, y - 10), lines: (-5, 13) });
         }
         let backwards = to.0 <= from.0;
         let (start, end, side) = if backwards {
@@ -174,11 +176,15 @@ impl Route {
             let half = (q.0 - p.0) / 2;
             d.push_str(&format!("C{} {},{} {},{} {}", p.0 + half, p.1, q.0 - half, q.1, q.0, q.1));
         }
-        // In the last gap, a little past its middle, where arrows of one source have parted; there the curve has gone 62%
-        // of the way up or down.
+        // In the last gap, a little past its middle, where arrows of one source have parted. There a climbing line is below
+        // the height of its tip and a falling one above it, so beyond that height is room for two lines of text.
         let last = points.get(points.len().checked_sub(2)?)?;
-        let label = (last.0 + (tip.0 - last.0) * 55 / 100, last.1 + (tip.1 - last.1) * 62 / 100);
-        Some(Self { d, head: triangle(end, (side, 0)), label })
+        let lines = match tip.1 - last.1 {
+            rise if rise < -8 => (-20, -5),
+            rise if rise > 8 => (14, 29),
+            _ => (-5, 13),
+        };
+        Some(Self { d, head: triangle(end, (side, 0)), label: (last.0 + (tip.0 - last.0) * 55 / 100, tip.1), lines })
     }
 }
 
@@ -208,7 +214,7 @@ fn label(w: &mut Writer, arrow: &Arrow, route: &Route) {
         }
         _ => text::middle(&protocols.join("+"), 18),
     };
-    w.text("el", x, y - 5, "middle", &first);
+    w.text("el", x, y + route.lines.0, "middle", &first);
     let second = if arrow.errors > 0 {
         format!(
             "{} err · p99 {}",
@@ -220,7 +226,7 @@ fn label(w: &mut Writer, arrow: &Arrow, route: &Route) {
     } else {
         text::plural(arrow.connections, "connection", "connections")
     };
-    w.text(if arrow.errors > 0 { "el bad" } else { "el" }, x, y + 13, "middle", &second);
+    w.text(if arrow.health >= Health::Warning { "el bad" } else { "el" }, x, y + route.lines.1, "middle", &second);
 }
 
 impl Arrow {

@@ -94,8 +94,18 @@ impl<'a> Context<'a> {
         let mut health: BTreeMap<&str, Health> =
             doc.services.iter().rev().map(|s| (s.id.as_str(), Health::of_golden(&s.inbound))).collect();
         for finding in &doc.findings {
-            if let Some(entry) = finding.subject.id.as_deref().and_then(|id| health.get_mut(id)) {
-                *entry = (*entry).max(Health::of_severity(finding.severity));
+            let subject = finding.subject.id.as_deref();
+            // A statement's finding is one of the service that runs it; endpoints that suffer are as bad as the cause.
+            let server = doc.sql.iter().find(|one| Some(one.fingerprint.as_str()) == subject);
+            let victims = finding.victims.iter().filter(|victim| victim.kind == "endpoint");
+            let all = subject
+                .into_iter()
+                .chain(server.and_then(|one| one.server.as_deref()))
+                .chain(victims.filter_map(|victim| victim.id.as_deref()));
+            for id in all {
+                if let Some(entry) = health.get_mut(id) {
+                    *entry = (*entry).max(Health::of_severity(finding.severity));
+                }
             }
         }
         let mut context = Self {

@@ -33,6 +33,8 @@ pub(super) struct Line {
     pub(super) title: String,
     pub(super) onset: Option<(String, String)>,
     pub(super) confidence: &'static str,
+    /// Endpoints that suffer, in a phrase.
+    pub(super) hits: String,
 }
 
 /// A finding in full.
@@ -114,6 +116,21 @@ fn line(finding: &Finding, index: usize, anchor: &str) -> Line {
             Confidence::Medium => "medium",
             Confidence::High => "high",
         },
+        hits: hits(finding),
+    }
+}
+
+fn hits(finding: &Finding) -> String {
+    const NAMED: usize = 3;
+    let names: Vec<String> = finding
+        .victims
+        .iter()
+        .filter(|victim| victim.kind == "endpoint")
+        .map(|victim| text::one_line(&victim.name, 80))
+        .collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -74,7 +74,12 @@ fn golden_columns(context: &Context<'_>) -> Vec<Column> {
     vec![
         Column::number("Rate", "/s", "Requests a second over the window").weakened(requests()),
         Column::number("Requests", "", "Requests seen, answered or not").weakened(requests()),
-        Column::number("Errors", "%", "Share of requests answered by an error").weakened(requests()),
+        Column::number(
+            "Errors",
+            "%",
+            "Share of requests answered by an error; HTTP 4xx is counted but colours nothing",
+        )
+        .weakened(requests()),
         Column::number("p50", "", "Median duration of answered requests").weakened(latency()),
         Column::number("p95", "", "95% of answered requests were at least as fast").weakened(latency()),
         Column::number("p99", "", "99% of answered requests were at least as fast").weakened(latency()),
@@ -376,11 +381,9 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
         Column::number("Mean", "", "Mean of answered calls"),
         Column::number("p95", "", "95% of answered calls were at least as fast"),
         Column::number("Max", "", "Longest call"),
-        Column::number("Rows", "", "Returned or changed, as far as the protocol told"),
-        Column::number("Rows/call", "", ""),
+        Column::number("Rows", "", "Returned or changed, as far as the protocol told, and by call"),
         Column::number("Errors", "%", "Share of calls that failed"),
         Column::text("Called by", ""),
-        Column::text("Signs", "What stands out"),
     ];
     let whole: u64 = sql.iter().fold(0, |sum, s| sum.saturating_add(s.total_ns));
     let row = |(i, statement): (usize, &Statement)| {
@@ -389,6 +392,8 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
         let server = statement.server.as_deref().map(|id| edge_end(context, id));
         head = head
             .with_sub([Some(statement.system.clone()), server].into_iter().flatten().collect::<Vec<_>>().join(" on "));
+        // What stands out stays beside the text: a column of its own would be the one that is cut off.
+        head.tags = statement.flags.iter().take(4).cloned().collect();
         let per_call = statement.rows.filter(|_| statement.calls > 0).map(|rows| rows as f64 / statement.calls as f64);
         let callers: Vec<String> = statement.callers.iter().take(3).map(|id| edge_end(context, id)).collect();
         let hidden = statement.callers.len().saturating_sub(3);
@@ -402,11 +407,10 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
             Cell::duration(statement.mean_ns),
             Cell::duration(statement.p95_ns),
             Cell::duration(statement.max_ns),
-            Cell::count(statement.rows),
-            Cell::rate(per_call),
+            Cell::count(statement.rows)
+                .with_sub(per_call.map(|rows| format!("{} a call", text::significant(rows))).unwrap_or_default()),
             Cell::share(statement.errors, statement.calls, Health::of_golden(&errors)),
             Cell { class: "who", ..Cell::text(callers) },
-            Cell::tags(&statement.flags.iter().take(4).cloned().collect::<Vec<_>>()),
         ];
         Row { id: context.sql_anchor(i).map(str::to_owned), cells }
     };

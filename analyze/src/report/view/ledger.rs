@@ -29,11 +29,11 @@ pub(super) fn ledger(context: &Context<'_>, shown: u64) -> LedgerView {
             ("Events", text::count(totals.events)),
             ("Lost events", totals.lost_events.map_or_else(|| "not counted".to_owned(), text::count)),
             ("Requests decoded", text::count(totals.requests)),
-            ("Connections", text::count(totals.connections)),
+            ("Connections with traffic", text::count(totals.connections)),
             ("Older than the capture", text::count(totals.connections_mid_stream)),
             ("Bytes through sockets", text::bytes(totals.bytes)),
             ("Payload kept", of_bytes(totals.payload_kept_bytes)),
-            ("Payload cut by the limit", of_bytes(totals.payload_cut_bytes)),
+            ("Payload not kept", of_bytes(totals.payload_cut_bytes)),
             ("Passed unseen", text::bytes(totals.unseen_bytes)),
         ],
         entries: entries(context, shown as usize),
@@ -186,6 +186,7 @@ pub(super) fn network_facts(context: &Context<'_>) -> Facts {
     };
     vec![
         ("Connections", text::count(network.connections_total)),
+        ("Idle ones, not listed", text::count(network.connections_idle)),
         ("Opened", count(totals.opened)),
         ("Closed", count(totals.closed)),
         ("Failed attempts", count(totals.failed_connects)),
