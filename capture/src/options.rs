@@ -59,6 +59,9 @@ pub struct Options {
 /// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
 pub const MAX_PAYLOAD_LIMIT: u32 = 16384;
 
+/// Least that `max_size` can be, bytes: room for the list of processes and some traffic.
+pub const MIN_MAX_SIZE: u64 = 1 << 20;
+
 impl Options {
     /// Everything, into `destination`, with the default limits.
     pub fn new(destination: Destination) -> Self {
