@@ -2,6 +2,7 @@
 
 use kfr_bundle::header::{FILE_HEADER_BYTES, FIRST_BLOCK_OFFSET};
 use kfr_bundle::index::TAIL_BYTES;
+use kfr_bundle::verify::verify_reader;
 use kfr_bundle::writer::compress_block;
 use kfr_bundle::{
     Block, BlockEntry, BlockError, BlockKind, Condition, DamageKind, FileHeader, OpenError, Reader, Uuid, Writer,
@@ -380,7 +381,7 @@ fn verify_names_what_is_lost() {
 fn a_condition_tells_repaired_from_whole_and_cut_off_from_damaged() {
     let condition = |bytes: &[u8]| {
         let reader = Reader::open_bytes(bytes.to_vec()).unwrap();
-        kfr_bundle::verify::verify_reader(&reader).unwrap().condition
+        verify_reader(&reader).unwrap().condition
     };
     let whole = small(true);
     let blocks = entries(&whole);

@@ -166,7 +166,7 @@ fn default_name() -> PathBuf {
 
 fn summarise(outcome: &Outcome, terminal: Terminal) {
     for probe in &outcome.probes {
-        let state = if probe.attached { "recorded" } else { &probe.reason };
+        let state = if probe.attached { "attached" } else { &probe.reason };
         terminal.detail(format_args!("{}: {state}", probe.name));
     }
     let counters = &outcome.counters;
