@@ -11,7 +11,9 @@ use crate::dump::request_line;
 use crate::identity::{Endpoint, Services, Socket, Transport};
 use crate::join::{Connection, Connections};
 use crate::model::{Ledger, Metrics, Request};
-use crate::replay::{ConnectionTotals, Context, Facts, Input, LostRange, Produce, Setup, SortedLines, run, sha256};
+use crate::replay::{
+    ConnectionTotals, Context, Facts, Input, LostRange, Produce, SHARDS, Setup, SortedLines, run, sha256,
+};
 use crate::sql::Statements;
 
 /// Steps of a series at most.
@@ -212,7 +214,8 @@ impl Analysis {
     pub fn new(inputs: &[Input], options: &Options, want: Want) -> io::Result<Self> {
         let mut threads = rayon::ThreadPoolBuilder::new();
         if let Some(count) = options.threads {
-            threads = threads.num_threads(count);
+            // Each shard is one thread's work at a time: more threads would have none.
+            threads = threads.num_threads(count.min(SHARDS));
         }
         threads.build().map_err(io::Error::other)?.install(|| Self::replay(inputs, options, want))
     }
@@ -261,7 +264,7 @@ impl Analysis {
 
     /// True if the input was damaged or events were lost: what a script has to know.
     pub fn has_losses(&self, inputs: &[Input]) -> bool {
-        let damaged = inputs.iter().any(|input| input.reader.damage().is_loss());
+        let damaged = inputs.iter().any(|input| input.condition() != kfr_bundle::Condition::Whole);
         let lost = self.lost.iter().any(|lost| !lost.is_empty());
         let recorded = self.world.facts.nodes.iter().any(|node| {
             let counter = |name: &str| node.ledger.counters.get(name).copied().unwrap_or_default();

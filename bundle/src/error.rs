@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file could not be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// Neither file header begins like one of a bundle.
     #[error("not a KFR bundle")]
@@ -30,7 +30,7 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
     /// The file could not be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The compressed bytes don't match their checksum.
     #[error("the block's payload is damaged (checksum)")]
@@ -78,7 +78,7 @@ pub enum DecodeError {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The output exists, and overwriting was not asked for.
-    #[error("{path} exists; remove it, choose another name, or overwrite it with --force")]
+    #[error("{} exists; remove it, choose another name, or overwrite it with --force", .path.display())]
     Exists {
         /// The output, or its partial file.
         path: PathBuf,
@@ -92,9 +92,27 @@ pub enum WriteError {
         source: io::Error,
     },
     /// Any other error of the system.
-    #[error("{path}: {source}")]
+    #[error("{} can't be written", .path.display())]
     Io {
         /// File or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The bundle is finished but could not be given its name; it stays as the partial file.
+    #[error("the bundle is finished, but stays as {}: it can't be renamed to {}", .partial.display(), .path.display())]
+    NotNamed {
+        /// Where the bundle is.
+        partial: PathBuf,
+        /// The name that it should have.
+        path: PathBuf,
+        /// What the system said; [`io::ErrorKind::AlreadyExists`] if another file took the name meanwhile.
+        source: io::Error,
+    },
+    /// Data written earlier may not have reached the disk.
+    #[error("{}: what was written last may not have reached the disk", .path.display())]
+    NotSynced {
+        /// The partial file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -111,6 +129,6 @@ pub enum WriteError {
     #[error("the bundle can't be written any more after an earlier error")]
     Closed,
     /// The compressor refused.
-    #[error("compression failed: {0}")]
-    Compression(io::Error),
+    #[error("compression failed")]
+    Compression(#[source] io::Error),
 }

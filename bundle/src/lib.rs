@@ -41,7 +41,7 @@ pub use maps::{MapWriter, Maps, decode_maps, to_named_map};
 pub use reader::{Damage, DamageKind, DamagedRegion, Reader};
 pub use rows::{Row, decode_rows, encode_rows};
 pub use uuid::Uuid;
-pub use verify::{Report, verify};
+pub use verify::{Condition, Report, verify};
 pub use writer::{Compressor, SealedBlock, Summary, Writer};
 
 /// Largest block before compression, bytes. A writer refuses more, a reader calls it damage.

@@ -2,8 +2,11 @@
 
 use crate::block::BlockEntry;
 use crate::error::OpenError;
+use crate::facts::Manifest;
 use crate::header::FileHeader;
+use crate::index::MAX_INDEX_ROWS;
 use crate::kinds::BlockKind;
+use crate::maps::decode_maps;
 use crate::reader::{Damage, DamageKind, DamagedRegion, Reader};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +22,8 @@ pub struct Report {
     pub kinds: BTreeMap<BlockKind, KindCount>,
     /// Everything that is damaged, now with every block whose payload is; in file order.
     pub damage: Damage,
+    /// All of it in one word.
+    pub condition: Condition,
     /// CRC32C of the whole file.
     pub digest: u32,
 }
@@ -41,6 +46,46 @@ impl Report {
     pub fn is_whole(&self) -> bool {
         !self.damage.is_loss() && !self.damage.no_footer
     }
+}
+
+/// A bundle's state in one word, for people and exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// As it was written.
+    Whole,
+    /// Damaged in this many places, each of which something else in the file makes good.
+    Repaired(u64),
+    /// Not damaged, but its recorder ended before it finished the file: what it had not written yet is missing.
+    CutOff,
+    /// Something recorded is lost.
+    Damaged,
+}
+
+impl Condition {
+    /// The condition of a bundle with this damage, which is [`Reader::damage`] or, all payloads checked, [`Report::damage`].
+    pub fn of(reader: &Reader, damage: &Damage) -> Self {
+        let places = damage.regions.len() as u64;
+        if damage.is_loss() {
+            Self::Damaged
+        } else if damage.no_footer && !has_closing_manifest(reader) {
+            Self::CutOff
+        } else if damage.no_footer && reader.blocks().len() <= MAX_INDEX_ROWS {
+            // The footer went without a trace, or in part.
+            Self::Repaired(places.max(1))
+        } else if places > 0 {
+            Self::Repaired(places)
+        } else {
+            Self::Whole
+        }
+    }
+}
+
+/// Whether the recorder said at the end why it ended. Bundles with too many blocks for an index end like this.
+fn has_closing_manifest(reader: &Reader) -> bool {
+    let Some(last) = reader.blocks_of(BlockKind::MANIFEST).last() else { return false };
+    let mut raw = Vec::new();
+    let read = reader.read_block(last, &mut raw).ok().and_then(|()| decode_maps::<Manifest>(&raw).ok());
+    read.and_then(|maps| maps.rows.into_iter().next_back()).is_some_and(|(_, manifest)| !manifest.end.is_empty())
 }
 
 /// Reads a bundle once and checks every checksum. Content is not decompressed.
@@ -75,7 +120,14 @@ pub fn verify_reader(reader: &Reader) -> Result<Report, OpenError> {
     }
     pass.advance(reader.file_bytes())?;
     damage.regions.sort_by_key(|region| region.offset);
-    Ok(Report { header: reader.header().clone(), file_bytes: reader.file_bytes(), kinds, damage, digest: pass.digest })
+    Ok(Report {
+        header: reader.header().clone(),
+        file_bytes: reader.file_bytes(),
+        kinds,
+        condition: Condition::of(reader, &damage),
+        damage,
+        digest: pass.digest,
+    })
 }
 
 fn lost(entry: &BlockEntry) -> DamagedRegion {

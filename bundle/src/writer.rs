@@ -15,6 +15,9 @@ use uuid::Uuid;
 
 pub use crate::seal::{Compressor, DEFAULT_LEVEL, SealedBlock, compress_block};
 
+/// What a block takes of the index at most: without compression, its columns' widest values.
+const INDEX_ENTRY_BYTES: usize = 100;
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -144,6 +147,21 @@ impl Writer {
         self.write_reusing(sealed)
     }
 
+    /// Writes a block unless the finished file, footer included, would then be larger than `max_bytes`; says whether
+    /// it did.
+    ///
+    /// # Errors
+    /// As [`Self::write_block`].
+    pub fn write_block_within(&mut self, block: &Block, raw: &[u8], max_bytes: u64) -> Result<bool, WriteError> {
+        let sealed = self.compressor.seal(block, raw)?;
+        let block_bytes = (BLOCK_HEADER_BYTES + sealed.payload.len() + INDEX_ENTRY_BYTES) as u64;
+        if self.written.saturating_add(block_bytes).saturating_add(self.footer_bytes()) > max_bytes {
+            self.compressor.recycle(sealed.payload);
+            return Ok(false);
+        }
+        self.write_reusing(sealed).map(|_| true)
+    }
+
     /// Writes a block that was compressed elsewhere.
     ///
     /// # Errors
@@ -195,8 +213,7 @@ impl Writer {
 
     /// At most this many bytes does [`Self::finish`] add: what a size limit has to leave room for.
     pub fn footer_bytes(&self) -> u64 {
-        // Without compression an entry takes at most its columns' widest values.
-        (self.entries.len() * 100 + 1024 + TAIL_BYTES) as u64
+        (self.entries.len() * INDEX_ENTRY_BYTES + 1024 + TAIL_BYTES) as u64
     }
 
     /// Number of blocks so far.
@@ -234,8 +251,8 @@ impl Writer {
     /// Writes the footer, waits for the disk, and gives the file its name.
     ///
     /// # Errors
-    /// [`WriteError::Exists`] if another file took the name meanwhile (the partial file stays);
-    /// [`WriteError::DiskFull`], [`WriteError::Io`]. Call [`Self::finish_after_error`] then: it makes the best of it.
+    /// [`WriteError::NotNamed`] if the file can't be renamed, as when another one took the name meanwhile (the partial
+    /// file stays); [`WriteError::DiskFull`], [`WriteError::Io`]. Call [`Self::finish_after_error`] then: it makes the best of it.
     pub fn finish(&mut self) -> Result<Summary, WriteError> {
         let before = self.written;
         if !self.footer {
@@ -255,7 +272,7 @@ impl Writer {
     /// lets us, and gives the file its name. On a stream there is nothing to be done.
     ///
     /// # Errors
-    /// [`WriteError::Exists`], or [`WriteError::Io`] if the file can't even be renamed; the partial file stays.
+    /// [`WriteError::NotNamed`] if the file can't even be renamed; the partial file stays.
     pub fn finish_after_error(&mut self) -> Result<Summary, WriteError> {
         if !self.footer {
             self.rescue();
@@ -277,6 +294,14 @@ impl Writer {
             // Should this fail too, readers pass over the torn tail.
             let _best_effort = file.set_len(end);
             self.written = end;
+        }
+    }
+
+    /// Where the file is until it is finished; `None` for a stream.
+    pub fn partial(&self) -> Option<PathBuf> {
+        match &self.sink {
+            Sink::File { partial, .. } => Some(partial.clone()),
+            Sink::Stream(_) => None,
         }
     }
 
@@ -323,11 +348,12 @@ impl Writer {
             footer: self.footer,
         };
         if let Sink::File { partial, path, force, .. } = &self.sink {
-            if !force && path.symlink_metadata().is_ok() {
-                return Err(WriteError::Exists { path: path.clone() });
-            }
-            let renamed = std::fs::rename(partial, path);
-            renamed.map_err(|source| WriteError::Io { path: path.clone(), source })?;
+            let renamed = if !force && path.symlink_metadata().is_ok() {
+                Err(io::ErrorKind::AlreadyExists.into())
+            } else {
+                std::fs::rename(partial, path)
+            };
+            renamed.map_err(|source| WriteError::NotNamed { partial: partial.clone(), path: path.clone(), source })?;
             sync_folder(path).map_err(|source| WriteError::Io { path: path.clone(), source })?;
             summary.path = Some(path.clone());
         }
@@ -374,7 +400,7 @@ impl Writer {
         }
         let path = match &self.sink {
             Sink::File { partial, .. } => partial.clone(),
-            Sink::Stream(_) => PathBuf::from("output stream"),
+            Sink::Stream(_) => PathBuf::from("standard output"),
         };
         WriteError::Io { path, source }
     }

@@ -2,9 +2,11 @@
 
 use kfr_bundle::header::{FILE_HEADER_BYTES, FIRST_BLOCK_OFFSET};
 use kfr_bundle::index::TAIL_BYTES;
+use kfr_bundle::verify::verify_reader;
 use kfr_bundle::writer::compress_block;
 use kfr_bundle::{
-    Block, BlockEntry, BlockError, BlockKind, DamageKind, FileHeader, OpenError, Reader, Uuid, Writer, verify,
+    Block, BlockEntry, BlockError, BlockKind, Condition, DamageKind, FileHeader, OpenError, Reader, Uuid, Writer,
+    verify,
 };
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -373,4 +375,27 @@ fn verify_names_what_is_lost() {
     let region = &report.damage.regions[0];
     assert_eq!((region.offset, region.block), (lost.offset, Some(lost)));
     assert!(matches!(verify(folder.path()), Err(OpenError::NotABundle | OpenError::Io(_))));
+}
+
+#[test]
+fn a_condition_tells_repaired_from_whole_and_cut_off_from_damaged() {
+    let condition = |bytes: &[u8]| {
+        let reader = Reader::open_bytes(bytes.to_vec()).unwrap();
+        verify_reader(&reader).unwrap().condition
+    };
+    let whole = small(true);
+    let blocks = entries(&whole);
+    assert_eq!(condition(&whole), Condition::Whole);
+    assert_eq!(condition(&small(false)), Condition::CutOff);
+    let flipped = |places: &[u64]| {
+        let mut bytes = whole.clone();
+        places.iter().for_each(|place| bytes[*place as usize] ^= 1);
+        condition(&bytes)
+    };
+    // A copy of the file header, a block header, the footer's copy: each has another.
+    assert_eq!(flipped(&[40]), Condition::Repaired(1));
+    assert_eq!(flipped(&[blocks[2].offset + 30]), Condition::Repaired(1));
+    assert_eq!(flipped(&[40, blocks[2].offset + 30, (whole.len() - TAIL_BYTES) as u64 + 40]), Condition::Repaired(3));
+    assert_eq!(flipped(&[blocks[2].payload_offset() + 3]), Condition::Damaged);
+    assert_eq!(flipped(&[40, blocks[2].payload_offset() + 3]), Condition::Damaged);
 }

@@ -4,7 +4,7 @@
 
 use kfr_bundle::block::AddressError;
 use kfr_bundle::writer::partial_path;
-use kfr_bundle::{Address, Block, BlockKind, FileHeader, Reader, SealedBlock, WriteError, Writer};
+use kfr_bundle::{Address, Block, BlockKind, FileHeader, Reader, SealedBlock, Uuid, WriteError, Writer};
 use proptest::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 
@@ -53,12 +53,51 @@ fn nothing_is_overwritten_without_force() {
     let path = folder.path().join("second.kfr");
     let mut writer = Writer::create(&path, &header, false).unwrap();
     std::fs::write(&path, "sudden").unwrap();
-    assert!(matches!(writer.finish(), Err(WriteError::Exists { .. })));
+    let error = writer.finish().unwrap_err();
+    assert!(matches!(error, WriteError::NotNamed { .. }));
+    assert!(error.to_string().contains("second.kfr.partial"), "where the recording is: {error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"sudden");
     assert!(!Reader::open(&partial_path(&path)).unwrap().damage().no_footer);
     std::fs::remove_file(&path).unwrap();
     assert!(writer.finish_after_error().unwrap().footer);
     assert!(!Reader::open(&path).unwrap().damage().no_footer);
+}
+
+#[test]
+fn a_bundle_keeps_within_its_limit_to_the_last_byte_of_its_footer() {
+    let folder = tempfile::tempdir().unwrap();
+    for limit in [20_000, 33_333, 100_000] {
+        let path = folder.path().join(format!("{limit}.kfr"));
+        let mut writer = Writer::create(&path, &FileHeader::new("node"), false).unwrap();
+        let (mut blocks, mut refused) = (0, 0);
+        // What doesn't fit is refused whole; smaller blocks may still fit after it.
+        for bytes in [4000, 1000, 16].map(|bytes| vec![0; bytes]) {
+            loop {
+                let raw: Vec<u8> = bytes.chunks(16).flat_map(|_| Uuid::new_v4().into_bytes()).collect();
+                if !writer.write_block_within(&Block::new(BlockKind::DATA, 1), &raw, limit).unwrap() {
+                    refused += 1;
+                    break;
+                }
+                blocks += 1;
+            }
+        }
+        assert_eq!(refused, 3);
+        let summary = writer.finish().unwrap();
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        assert!(summary.bytes == bytes && bytes <= limit && bytes * 2 > limit, "{bytes} of {limit}");
+        assert_eq!(Reader::open(&path).unwrap().blocks().len(), blocks);
+    }
+}
+
+#[test]
+fn errors_say_a_thing_once() {
+    let mut error: &dyn std::error::Error = &Reader::open(std::path::Path::new("/nowhere/x.kfr")).unwrap_err();
+    let mut text = error.to_string();
+    while let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+        error = source;
+    }
+    assert_eq!(text.matches("os error").count(), 1, "{text}");
 }
 
 #[test]

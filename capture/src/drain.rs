@@ -11,8 +11,11 @@ use zerocopy::FromBytes;
 
 use crate::store::{Batch, Handle};
 
-/// A block is sealed at about this size: the larger, the more of what repeats is stored once (docs/journal/bundle.md) ...
-const SEAL_BYTES: usize = 4 << 20;
+/// A block is sealed at about this size (or a smaller one, where a file may be small): the larger, the more of what
+/// repeats is stored once (docs/journal/bundle.md) ...
+const SEAL_BYTES: u64 = 4 << 20;
+/// A file ends up to a block below its limit: this much of the limit is the most that a block may hold.
+const BLOCKS_A_FILE: u64 = 16;
 /// ... or this age, so that a killed recorder loses at most this much.
 const SEAL_AGE: Duration = Duration::from_millis(900);
 
@@ -24,6 +27,7 @@ pub struct Drain {
     tcp: Vec<TcpEvent>,
     processes: Vec<ProcessEvent>,
     sealed: Instant,
+    seal_bytes: usize,
     store: Handle,
     /// Processes to be looked up in `/proc`: `true` for those that began or changed, `false` for owners of sockets.
     processes_seen: Vec<(u32, bool)>,
@@ -34,8 +38,8 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A drain into `store`.
-    pub fn new(store: Handle) -> Self {
+    /// A drain into `store`, whose file may have `max_bytes`.
+    pub fn new(store: Handle, max_bytes: u64) -> Self {
         Self {
             data: Box::default(),
             sockets: Vec::new(),
@@ -43,6 +47,7 @@ impl Drain {
             tcp: Vec::new(),
             processes: Vec::new(),
             sealed: Instant::now(),
+            seal_bytes: SEAL_BYTES.min(max_bytes / BLOCKS_A_FILE) as usize,
             store,
             processes_seen: Vec::new(),
             bytes: 0,
@@ -85,7 +90,7 @@ impl Drain {
         };
         // A record is as large as the room that was reserved; only `kept` bytes of it were written.
         self.data.push(&event, rest.get(..event.kept as usize).unwrap_or_default());
-        if self.data.raw_bytes() >= SEAL_BYTES {
+        if self.data.raw_bytes() >= self.seal_bytes {
             self.seal_data();
         }
     }
@@ -96,7 +101,7 @@ impl Drain {
             return;
         };
         self.data.push_datagram(&event, rest.get(..event.data.kept as usize).unwrap_or_default());
-        if self.data.raw_bytes() >= SEAL_BYTES {
+        if self.data.raw_bytes() >= self.seal_bytes {
             self.seal_data();
         }
     }

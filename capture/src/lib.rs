@@ -15,9 +15,9 @@ mod recorder;
 mod store;
 
 pub use filters::NoSuchTarget;
-pub use options::{Destination, MAX_PAYLOAD_LIMIT, Options, SocketHook, WHOLE_REQUESTS_FROM};
+pub use options::{Destination, MAX_PAYLOAD_LIMIT, MIN_MAX_SIZE, Options, SocketHook, WHOLE_REQUESTS_FROM};
 pub use preflight::{Preflight, preflight};
 #[doc(hidden)]
 pub use probes::{Config, Control, HookState};
 pub use probes::{Counters, OBJECTS};
-pub use recorder::{End, Outcome, capture};
+pub use recorder::{End, Outcome, capture, minimum_memory};

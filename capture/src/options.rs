@@ -62,6 +62,9 @@ pub const MAX_PAYLOAD_LIMIT: u32 = 32768;
 /// From this payload limit on, [`MAX_PAYLOAD_LIMIT`] holds for what goes to the server (`bpf/socket/transfer.h`).
 pub const WHOLE_REQUESTS_FROM: u32 = 4096;
 
+/// Least that `max_size` can be, bytes: room for the list of processes and some traffic.
+pub const MIN_MAX_SIZE: u64 = 1 << 20;
+
 impl Options {
     /// Everything, into `destination`, with the default limits.
     pub fn new(destination: Destination) -> Self {

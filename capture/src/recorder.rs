@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use kfr_bundle::facts::{LedgerFact, Manifest};
+use anyhow::{Context, Result, anyhow};
+use kfr_bundle::facts::{LedgerFact, Manifest, ProbeFact};
 use kfr_bundle::{FileHeader, Writer};
-use libbpf_rs::RingBufferBuilder;
+use libbpf_rs::{RingBuffer, RingBufferBuilder};
 
 use crate::drain::Drain;
 use crate::options::{Destination, Options};
@@ -28,6 +29,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const BASE_MEMORY_BYTES: u64 = 40 << 20;
 /// What a waiting batch takes at most: columns of a sealed block, and their spare capacity.
 const BATCH_BYTES: u64 = 12 << 20;
+/// Batches that may wait for the disk: at least so many, so that one is filled while another is written ...
+const MIN_WAITING: u64 = 2;
+/// ... and at most so many.
+const MAX_WAITING: u64 = 64;
 /// Share of `max_size` from which payload shrinks, percent.
 const SHRINK_AT_SIZE_PERCENT: u64 = 80;
 /// Bytes of a call that are kept under a limit: enough for most requests' first line.
@@ -44,15 +49,19 @@ pub enum End {
     MaxSize,
     /// The file could not be written any more.
     WriteFailed,
+    /// The kernel refused something that recording needs.
+    Failed,
 }
 
 impl End {
-    fn name(self) -> &'static str {
+    /// As in the bundle's manifest.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Duration => "duration",
             Self::Signal => "signal",
             Self::MaxSize => "max-size",
             Self::WriteFailed => "write-failed",
+            Self::Failed => "error",
         }
     }
 }
@@ -64,8 +73,8 @@ pub struct Outcome {
     pub end: End,
     /// The bundle, unless it went to standard output.
     pub summary: kfr_bundle::Summary,
-    /// Why writing failed, if it did.
-    pub write_failure: Option<String>,
+    /// What ended it early: writing failed, or the kernel refused something.
+    pub failure: Option<anyhow::Error>,
     /// The probes' counters.
     pub counters: Counters,
     /// Rows that were recorded but not written.
@@ -76,56 +85,90 @@ pub struct Outcome {
     pub cpu_percent: f64,
     /// Hook in use.
     pub hook: &'static str,
+    /// Each probe and whether it worked.
+    pub probes: Vec<ProbeFact>,
     /// True if payload was cut to stay below `max_cpu` or `max_size`.
     pub payload_shrunk_by_limit: bool,
+}
+
+/// Least that `max_memory` can be for a kernel buffer of this size, bytes.
+pub const fn minimum_memory(buffer_bytes: u64) -> u64 {
+    buffer_bytes + BASE_MEMORY_BYTES + MIN_WAITING * BATCH_BYTES
 }
 
 /// Records until the duration is over, `stop` is set, or a limit is reached.
 ///
 /// # Errors
-/// If probes are refused or the file can't be created. Once recording has begun, whatever happens ends in an
-/// [`Outcome`] with a whole bundle.
+/// If probes are refused or the file can't be created or named. Once recording has begun, whatever else happens ends in
+/// an [`Outcome`] with a whole bundle.
 pub fn capture(options: &Options, stop: &AtomicBool) -> Result<Outcome> {
     let mut probes = Probes::load(options)?;
     let header = file_header();
     let writer = match &options.destination {
         Destination::File { path, force } => Writer::create(path, &header, *force)?,
-        Destination::Stdout => Writer::to_stream(Box::new(std::io::stdout()), &header)?,
+        Destination::Stdout => {
+            // Not through a buffer: what is written has either arrived or failed.
+            let stream = std::io::stdout().as_fd().try_clone_to_owned().context("standard output can't be written")?;
+            Writer::to_stream(Box::new(fs::File::from(stream)), &header).context("standard output can't be written")?
+        }
     };
     let ring_bytes = u64::from(options.buffer_bytes);
     let waiting = options.max_memory.saturating_sub(BASE_MEMORY_BYTES + ring_bytes) / BATCH_BYTES;
-    let (store, handle) = Store::start(writer, usize::try_from(waiting.clamp(2, 64)).unwrap_or(2), options.max_size);
+    let waiting = usize::try_from(waiting.clamp(MIN_WAITING, MAX_WAITING)).unwrap_or_default();
+    let (store, handle) = Store::start(writer, waiting, options.max_size);
 
     let result = record(options, stop, &mut probes, &handle);
-    let progress =
-        (handle.progress().rows_not_written.load(Ordering::Relaxed), handle.progress().rows.load(Ordering::Relaxed));
+    handle.progress().abandoned.store(result.is_err(), Ordering::Relaxed);
+    let progress = handle.progress_handle();
     drop(handle);
     let ended = store.finish();
-    let (end, counters, cpu_percent, payload_shrunk_by_limit) = result?;
-    let summary = match (ended.summary, &ended.failure) {
-        (Ok(summary), _) => summary,
-        (Err(error), None) => return Err(error).context("finishing the bundle"),
-        (Err(_), Some(failure)) => return Err(anyhow::anyhow!("{failure}")).context("writing the bundle"),
-    };
+    let recorded = result?;
+    let summary = ended.summary?;
+    let full = progress.full.load(Ordering::Relaxed);
+    let (end, failure) = ending(recorded.end, recorded.failure, full, ended.failure);
     Ok(Outcome {
-        end: if ended.failure.is_some() { End::WriteFailed } else { end },
+        end,
         summary,
-        write_failure: ended.failure.map(|error| error.to_string()),
-        counters,
-        rows_not_written: progress.0,
-        rows: progress.1,
-        cpu_percent,
+        failure,
+        counters: recorded.counters,
+        rows_not_written: progress.rows_not_written.load(Ordering::Relaxed),
+        rows: progress.rows.load(Ordering::Relaxed),
+        cpu_percent: recorded.cpu_percent,
         hook: probes.hook_name(),
-        payload_shrunk_by_limit,
+        probes: probes.facts().to_vec(),
+        payload_shrunk_by_limit: recorded.payload_shrunk,
     })
 }
 
-fn record(
-    options: &Options,
-    stop: &AtomicBool,
-    probes: &mut Probes,
-    store: &Handle,
-) -> Result<(End, Counters, f64, bool)> {
+/// Why it ended, all told: the file may have got full, or failed, after the recorder had decided to end.
+fn ending(
+    end: End,
+    failure: Option<anyhow::Error>,
+    full: bool,
+    write_failure: Option<kfr_bundle::WriteError>,
+) -> (End, Option<anyhow::Error>) {
+    match (failure, write_failure) {
+        (_, Some(error)) => (End::WriteFailed, Some(error.into())),
+        (Some(error), None) => (End::Failed, Some(error)),
+        (None, None) if full => (End::MaxSize, None),
+        (None, None) => (end, None),
+    }
+}
+
+/// What is known when the last batch is handed in.
+struct Recorded {
+    end: End,
+    failure: Option<anyhow::Error>,
+    counters: Counters,
+    cpu_percent: f64,
+    payload_shrunk: bool,
+}
+
+/// Records.
+///
+/// # Errors
+/// What happens before recording has begun; a later error is part of what was recorded.
+fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Handle) -> Result<Recorded> {
     let anchor = clock::anchor();
     store.send(Batch::Anchor(anchor));
     // With a filter, other people's command lines are none of the recording's business.
@@ -133,7 +176,7 @@ fn record(
     if everybody {
         store.send(Batch::Processes(processes::snapshot(), true));
     }
-    let drain = RefCell::new(Drain::new(store.clone()));
+    let drain = RefCell::new(Drain::new(store.clone(), options.max_size));
     let ring_map = probes.ring()?;
     let mut builder = RingBufferBuilder::new();
     builder.add(&ring_map, |record| {
@@ -152,17 +195,14 @@ fn record(
     let (process_sender, processes_seen) = mpsc::channel::<Vec<(u32, bool)>>();
     let stop_sampling = AtomicBool::new(false);
     let mut governor = Governor::new(options, probes.payload_limit());
-    let end = thread::scope(|scope| {
+    let (end, mut failure) = thread::scope(|scope| {
         scope.spawn(|| sample_host(store, &stop_sampling));
         scope.spawn(move || look_up_processes(store, &processes_seen, everybody));
         let started = Instant::now();
         let mut second = started;
         let end = loop {
-            if let Err(error) = ring.consume() {
-                // Interrupted by a signal: the flag that it set is looked at below.
-                if error.kind() != libbpf_rs::ErrorKind::Interrupted {
-                    break Err(error).context("reading the ring");
-                }
+            if let Err(error) = read_ring(&ring) {
+                break (End::Failed, Some(error));
             }
             let mut filled = drain.borrow_mut();
             filled.tick();
@@ -170,7 +210,7 @@ fn record(
             let seen = filled.take_processes();
             drop(filled);
             if !seen.is_empty() && process_sender.send(seen).is_err() {
-                break Err(anyhow::anyhow!("the thread that looks up processes has ended"));
+                break (End::Failed, Some(anyhow!("the thread that looks up processes has ended")));
             }
             if second.elapsed() >= SECOND {
                 second = Instant::now();
@@ -181,20 +221,20 @@ fn record(
                     .set_boot_offset(clock::boot_offset_ns(&anchor))
                     .and_then(|()| governor.tune(probes, store.progress().bytes.load(Ordering::Relaxed)));
                 if let Err(error) = tuned {
-                    break Err(error);
+                    break (End::Failed, Some(error));
                 }
             }
             if stop.load(Ordering::Relaxed) {
-                break Ok(End::Signal);
+                break (End::Signal, None);
             }
             if options.duration.is_some_and(|duration| started.elapsed() >= duration) {
-                break Ok(End::Duration);
+                break (End::Duration, None);
             }
             if store.progress().failed.load(Ordering::Relaxed) != 0 {
-                break Ok(End::WriteFailed);
+                break (End::WriteFailed, None);
             }
-            if store.progress().bytes.load(Ordering::Relaxed) >= options.max_size {
-                break Ok(End::MaxSize);
+            if store.progress().full.load(Ordering::Relaxed) {
+                break (End::MaxSize, None);
             }
             let busy = bytes > options.buffer_bytes as usize / 8;
             thread::sleep(if busy { DRAIN_BUSY } else { DRAIN_EVERY });
@@ -202,12 +242,12 @@ fn record(
         stop_sampling.store(true, Ordering::Relaxed);
         drop(process_sender);
         end
-    })?;
+    });
 
     probes.detach();
     let ended_ns = clock::boottime_ns();
     // What the probes wrote until then.
-    ring.consume().context("reading the ring")?;
+    failure = failure.or(read_ring(&ring).err());
     let open_sockets = probes.walk().unwrap_or_default();
     let mut rest = drain.borrow_mut();
     rest.add_sockets(open_sockets);
@@ -219,10 +259,26 @@ fn record(
     store.send(Batch::Anchor(clock::anchor()));
     store.send(Batch::Ledger(ledger(probes, store, rest.unknown())));
     manifest.ended_ns = ended_ns;
+    // Without them nobody can say what was lost.
+    let counters = probes.counters().unwrap_or_else(|error| {
+        failure.get_or_insert(error.context("reading the probes' counters"));
+        Counters::default()
+    });
+    let end = if failure.is_some() { End::Failed } else { end };
     manifest.end = end.name().to_string();
     manifest.probes = probes.facts().to_vec();
     store.send(Batch::Manifest(Box::new(manifest)));
-    Ok((end, probes.counters()?, governor.average_percent(), governor.shrunk))
+    let (cpu_percent, payload_shrunk) = (governor.average_percent(), governor.shrunk);
+    Ok(Recorded { end, failure, counters, cpu_percent, payload_shrunk })
+}
+
+/// Empties the ring.
+fn read_ring(ring: &RingBuffer<'_>) -> Result<()> {
+    match ring.consume() {
+        // By a signal; the flag that it set is looked at elsewhere.
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::Interrupted => Ok(()),
+        other => other.map(|_| ()).context("reading the kernel buffer"),
+    }
 }
 
 fn sample_host(store: &Handle, stop: &AtomicBool) {
@@ -373,4 +429,32 @@ fn file_header() -> FileHeader {
     header.created_realtime_ns = anchor.realtime_ns;
     header.created_clock_ns = anchor.boottime_ns;
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn whatever_ends_a_recording_is_its_outcome() {
+        let refused = || Some(anyhow!("setting a probe's variables"));
+        let disk = || {
+            let source = io::ErrorKind::StorageFull.into();
+            Some(kfr_bundle::WriteError::DiskFull { written: 1, source })
+        };
+        assert_eq!(ending(End::Duration, None, false, None).0, End::Duration);
+        assert_eq!(ending(End::Duration, None, true, None).0, End::MaxSize);
+        let (end, failure) = ending(End::Failed, refused(), false, None);
+        assert!(end == End::Failed && failure.is_some());
+        let (end, failure) = ending(End::Failed, refused(), true, disk());
+        assert!(end == End::WriteFailed && failure.unwrap().is::<kfr_bundle::WriteError>());
+    }
+
+    #[test]
+    fn the_least_memory_holds_the_buffer_and_two_batches() {
+        assert_eq!(minimum_memory(16 << 20), 62 << 20);
+        let defaults = Options::new(Destination::Stdout);
+        assert!(minimum_memory(u64::from(defaults.buffer_bytes)) <= defaults.max_memory);
+    }
 }

@@ -1,19 +1,54 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// The Kubernetes Flight Recorder: record an incident, analyse it anywhere.
 #[derive(Debug, Parser)]
 #[command(name = "kfr", version, about, max_term_width = 100)]
 pub struct Arguments {
-    /// Print errors only.
+    /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Say more: each probe of a capture, what each stage of a replay took
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Colour on standard error and in help; `auto`: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
     #[command(subcommand)]
     pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The command line's arguments.
+pub fn parse() -> Result<Arguments, clap::Error> {
+    let command = Arguments::command().color(color_of_help(std::env::args_os()));
+    Arguments::from_arg_matches(&command.try_get_matches()?)
+}
+
+/// Help is printed before the arguments are known.
+fn color_of_help(arguments: impl Iterator<Item = OsString>) -> clap::ColorChoice {
+    let arguments: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let given = arguments.iter().enumerate().find_map(|(at, argument)| match argument.strip_prefix("--color") {
+        Some("") => arguments.get(at + 1).map(String::as_str),
+        Some(value) => value.strip_prefix('='),
+        None => None,
+    });
+    match given {
+        Some("always") => clap::ColorChoice::Always,
+        Some("never") => clap::ColorChoice::Never,
+        _ => clap::ColorChoice::Auto,
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -45,7 +80,7 @@ pub struct PreflightOptions {
 #[cfg(all(target_os = "linux", feature = "capture"))]
 #[derive(Debug, Args)]
 pub struct CaptureOptions {
-    /// Where the bundle goes; `-` is standard output [default: kfr-HOST-TIME.kfr]
+    /// Where the bundle goes: a file, no device, pipe or link; `-` is standard output [default: kfr-HOST-TIME.kfr]
     #[arg(short, long, value_name = "F.kfr")]
     pub output: Option<PathBuf>,
     /// Replace an existing file
@@ -61,7 +96,7 @@ pub struct CaptureOptions {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<String>,
     /// Record sockets with this local or remote port only (repeatable)
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
     /// Bytes kept of each call, from its first one on (at most 32KiB); from 4KiB on, 32KiB of what goes to a server
     #[arg(long, default_value = "4KiB", value_parser = size, value_name = "SIZE")]
@@ -72,10 +107,10 @@ pub struct CaptureOptions {
     /// Kernel buffer between probes and recorder (a power of two)
     #[arg(long, default_value = "16MiB", value_parser = size, value_name = "SIZE")]
     pub buffer_size: u64,
-    /// File size at which the capture ends
-    #[arg(long, default_value = "1GiB", value_parser = size, value_name = "SIZE")]
+    /// Largest that the file may get, at least 1MiB; the capture ends before it
+    #[arg(long, default_value = "1GiB", value_parser = size_from_1mib, value_name = "SIZE")]
     pub max_size: u64,
-    /// Memory that the recorder may use, the kernel buffer included
+    /// Memory that the recorder may use, the kernel buffer included; at least 46MiB more than that
     #[arg(long, default_value = "128MiB", value_parser = size, value_name = "SIZE")]
     pub max_memory: u64,
     /// CPU that the recorder may use, of one core; above it less payload is kept
@@ -115,14 +150,14 @@ pub struct ReplayOptions {
     /// Bundles; several are several nodes of one incident
     #[arg(required = true, value_name = "F.kfr")]
     pub bundles: Vec<PathBuf>,
-    /// Memory to use; changes time, never a result
-    #[arg(long, default_value = "1GiB", value_parser = size, value_name = "SIZE")]
+    /// Memory to use, at least 1MiB; changes time, never a result
+    #[arg(long, default_value = "1GiB", value_parser = size_from_1mib, value_name = "SIZE")]
     pub memory: u64,
     /// Folder for what doesn't fit into memory [default: the system's]
     #[arg(long, value_name = "DIR")]
     pub tmp: Option<PathBuf>,
-    /// Threads to use; changes time, never a result [default: one a core]
-    #[arg(long)]
+    /// Threads to use, at most 64; changes time, never a result [default: one a core]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Show values (SQL literals, query strings, command-line secrets) instead of masking them
     #[arg(long)]
@@ -136,7 +171,7 @@ pub struct AnalyzeOptions {
     /// Folder for report.html, report.json, summary.md and svg/
     #[arg(short, long, value_name = "DIR", required_unless_present = "single")]
     pub output: Option<PathBuf>,
-    /// Write the report as this one HTML file
+    /// Write the report as this one HTML file; `-` is standard output
     #[arg(long, value_name = "FILE.html")]
     pub single: Option<PathBuf>,
 }
@@ -161,10 +196,10 @@ pub struct DumpWhat {
     /// SQL statements by fingerprint, by total time
     #[arg(long)]
     pub sql: bool,
-    /// Events as recorded
+    /// Events as recorded; their payload only with --literals
     #[arg(long)]
     pub events: bool,
-    /// The event at an address, with its bytes
+    /// The event at an address, as in a request's evidence; its payload only with --literals
     #[arg(long, value_name = "ORIGIN.BLOCK:ROW")]
     pub at: Option<String>,
 }
@@ -200,6 +235,17 @@ fn size(text: &str) -> Result<u64, String> {
     value.checked_mul(unit).ok_or_else(|| "the size is too large".to_string())
 }
 
+/// A size that isn't absurdly small.
+fn size_from_1mib(text: &str) -> Result<u64, String> {
+    size(text).and_then(|size| if size < 1 << 20 { Err("the smallest is 1MiB".to_string()) } else { Ok(size) })
+}
+
+/// A number of threads.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "expected a number of threads, at least 1".to_string())
+}
+
 /// `10%` or `10`.
 #[cfg_attr(not(feature = "capture"), allow(dead_code))]
 fn percent(text: &str) -> Result<u32, String> {
@@ -210,7 +256,6 @@ fn percent(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -227,5 +272,18 @@ mod tests {
         assert!(size("4kB").is_err() && size("99999999999GiB").is_err());
         assert_eq!(percent("10%"), Ok(10));
         assert!(percent("0").is_err() && percent("much").is_err());
+        assert_eq!(size_from_1mib("1MiB"), Ok(1 << 20));
+        assert!(size_from_1mib("1023KiB").unwrap_err().contains("1MiB"));
+        assert_eq!(threads("100000"), Ok(100_000));
+        assert!(threads("0").unwrap_err().contains("at least 1") && threads("-1").is_err());
+    }
+
+    #[test]
+    fn help_takes_its_colour_from_the_arguments() {
+        let color = |line: &str| color_of_help(line.split(' ').map(OsString::from));
+        assert_eq!(color("kfr --help"), clap::ColorChoice::Auto);
+        assert_eq!(color("kfr --color never --help"), clap::ColorChoice::Never);
+        assert_eq!(color("kfr --help --color=always"), clap::ColorChoice::Always);
+        assert_eq!(color("kfr --color"), clap::ColorChoice::Auto);
     }
 }

@@ -7,23 +7,28 @@ use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use kfr_bundle::Summary;
 use kfr_capture::{Destination, End, MAX_PAYLOAD_LIMIT, Options, Outcome, SocketHook};
 
 use crate::args::{CaptureOptions, Hook, PreflightOptions};
-use crate::exit::{Done, Failure};
+use crate::exit::{Done, Failure, is_closed_pipe};
+use crate::target;
+use crate::terminal::{Terminal, json_output, shown, text_output};
 
 /// Smallest kernel buffer: below it a single burst of large messages would overrun it.
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
 
 pub fn preflight(options: &PreflightOptions) -> Result<Done, Failure> {
     let answer = kfr_capture::preflight();
-    let mut out = std::io::stdout().lock();
     let printed = if options.json {
-        serde_json::to_string_pretty(&answer).map_err(anyhow::Error::from).and_then(|text| Ok(writeln!(out, "{text}")?))
+        let text = serde_json::to_string_pretty(&answer).map_err(Failure::unwritable)?;
+        let mut out = json_output();
+        writeln!(out, "{text}").and_then(|()| out.flush())
     } else {
-        print_preflight(&answer, &mut out).map_err(anyhow::Error::from)
+        let mut out = text_output();
+        print_preflight(&answer, &mut out).and_then(|()| out.flush())
     };
-    printed.map_err(Failure::unreadable)?;
+    printed.map_err(Failure::unwritable)?;
     match answer.reason {
         None => Ok(Done::Whole),
         Some(reason) => Err(Failure::not_permitted(anyhow!("no capture is possible here: {reason}"))),
@@ -39,7 +44,8 @@ fn print_preflight(answer: &kfr_capture::Preflight, out: &mut dyn Write) -> std:
         if probe.attached {
             writeln!(out, "  ok       {}", probe.name)?;
         } else {
-            writeln!(out, "  missing  {}: {}; without it the report lacks {}", probe.name, probe.reason, probe.costs)?;
+            let reason = shown(&probe.reason);
+            writeln!(out, "  missing  {}: {reason}; without it the report lacks {}", probe.name, probe.costs)?;
         }
     }
     for note in &answer.notes {
@@ -48,7 +54,7 @@ fn print_preflight(answer: &kfr_capture::Preflight, out: &mut dyn Write) -> std:
     Ok(())
 }
 
-pub fn capture(options: &CaptureOptions, quiet: bool) -> Result<Done, Failure> {
+pub fn capture(options: &CaptureOptions, terminal: Terminal) -> Result<Done, Failure> {
     let options = checked(options)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
@@ -56,18 +62,28 @@ pub fn capture(options: &CaptureOptions, quiet: bool) -> Result<Done, Failure> {
             .context("installing a signal handler")
             .map_err(Failure::not_permitted)?;
     }
-    if !quiet && std::io::stderr().is_terminal() {
-        eprintln!("recording; Ctrl-C ends it");
+    if std::io::stderr().is_terminal() {
+        terminal.say("recording; Ctrl-C ends it");
     }
     let outcome = kfr_capture::capture(&options, &stop).map_err(classify)?;
-    if !quiet {
-        summarise(&outcome);
+    if outcome.failure.as_ref().is_some_and(is_closed_pipe) {
+        return Ok(Done::Whole);
     }
-    if let Some(failure) = &outcome.write_failure {
-        eprintln!("kfr: recording ended early: {failure}; what was written until then is a whole bundle");
+    summarise(&outcome, terminal);
+    if let Some(failure) = &outcome.failure {
+        terminal.error(format_args!("recording ended early: {failure:#}; {}", what_remains(&outcome.summary)));
     }
     let lost = outcome.counters.lost > 0 || outcome.rows_not_written > 0;
-    Ok(if lost || outcome.write_failure.is_some() { Done::WithLosses } else { Done::Whole })
+    Ok(if lost || outcome.failure.is_some() { Done::WithLosses } else { Done::Whole })
+}
+
+/// What there is of a recording that ended early.
+fn what_remains(summary: &Summary) -> String {
+    match &summary.path {
+        Some(path) if summary.footer => format!("what was recorded until then is whole in {}", path.display()),
+        Some(path) => format!("what was recorded until then can be read from {}", path.display()),
+        None => "what reached standard output until then can be read".to_string(),
+    }
 }
 
 /// An error before recording began: what is to be recorded, the file, or the kernel.
@@ -82,6 +98,13 @@ fn classify(error: anyhow::Error) -> Failure {
     }
 }
 
+/// `16MiB`, `1500KiB`, `7`: as sizes are given.
+fn as_given(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    unit.map_or(bytes.to_string(), |(size, unit)| format!("{}{unit}", bytes / size))
+}
+
 fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
     let destination = match &options.output {
         Some(path) if path.as_os_str() == "-" => Destination::Stdout,
@@ -90,6 +113,9 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
     };
     if destination == Destination::Stdout && std::io::stdout().is_terminal() {
         return Err(Failure::usage(anyhow!("a bundle is not for a terminal; redirect standard output or name a file")));
+    }
+    if let Destination::File { path, .. } = &destination {
+        target::file(path, &[])?;
     }
     let buffer_bytes = u32::try_from(options.buffer_size)
         .ok()
@@ -101,6 +127,15 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
         .ok()
         .filter(|limit| *limit <= MAX_PAYLOAD_LIMIT)
         .ok_or_else(|| Failure::usage(anyhow!("--payload-limit can be at most 32KiB")))?;
+    let least = kfr_capture::minimum_memory(u64::from(buffer_bytes));
+    if options.max_memory < least {
+        return Err(Failure::usage(anyhow!(
+            "--max-memory {} is too little for --buffer-size {}: the buffer and the recorder need {}",
+            as_given(options.max_memory),
+            as_given(options.buffer_size),
+            as_given(least)
+        )));
+    }
     Ok(Options {
         destination,
         duration: options.duration,
@@ -129,32 +164,58 @@ fn default_name() -> PathBuf {
     PathBuf::from(format!("kfr-{host}-{seconds}.kfr"))
 }
 
-fn summarise(outcome: &Outcome) {
+fn summarise(outcome: &Outcome, terminal: Terminal) {
+    for probe in &outcome.probes {
+        let state = if probe.attached { "attached" } else { &probe.reason };
+        terminal.detail(format_args!("{}: {state}", probe.name));
+    }
+    let counters = &outcome.counters;
+    terminal.detail(format_args!("{} events numbered by the probes", counters.events));
     let name = outcome.summary.path.as_ref().map_or("standard output".to_string(), |path| path.display().to_string());
-    eprintln!(
+    terminal.say(format_args!(
         "{name}: {} events in {} KiB ({} hook, {:.1}% of one core)",
         outcome.rows,
         outcome.summary.bytes.div_ceil(1024),
         outcome.hook,
         outcome.cpu_percent,
-    );
+    ));
     if outcome.end == End::MaxSize {
-        eprintln!("the capture ended because the file reached --max-size");
+        terminal.say("the capture ended because the file reached --max-size");
     }
     if outcome.payload_shrunk_by_limit {
-        eprintln!("less payload was kept for a while, to stay below --max-cpu or --max-size");
+        terminal.say("less payload was kept for a while, to stay below --max-cpu or --max-size");
     }
-    if outcome.counters.lost > 0 {
-        eprintln!(
+    if counters.lost > 0 {
+        terminal.say(format_args!(
             "{} events were lost because the kernel buffer was full; try a larger --buffer-size",
-            outcome.counters.lost
-        );
+            counters.lost
+        ));
     }
-    if outcome.counters.shrunk > 0 {
-        eprintln!(
+    if counters.shrunk > 0 {
+        terminal.say(format_args!(
             "{} messages were kept in part only, because the kernel buffer was filling up",
-            outcome.counters.shrunk
-        );
+            counters.shrunk
+        ));
     }
-    eprintln!("it holds raw payload of every recorded socket: give it only to those who may see that traffic");
+    terminal.say("it holds raw payload of every recorded socket: give it only to those who may see that traffic");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_as_they_are_given() {
+        assert_eq!([1 << 30, 62 << 20, 1 << 10, 1500, 0].map(as_given), ["1GiB", "62MiB", "1KiB", "1500", "0"]);
+    }
+
+    #[test]
+    fn what_remains_is_not_called_whole_unless_it_is() {
+        let mut summary = Summary { path: Some("x.kfr".into()), blocks: 1, bytes: 2000, raw_bytes: 1, footer: true };
+        assert!(what_remains(&summary).contains("whole in x.kfr"));
+        summary.footer = false;
+        assert!(!what_remains(&summary).contains("whole"));
+        summary.path = None;
+        assert!(!what_remains(&summary).contains("whole"));
+    }
 }

@@ -5,11 +5,12 @@ use std::io::Write;
 
 use kfr_bundle::facts::Manifest;
 use kfr_bundle::verify::KindCount;
-use kfr_bundle::{BlockKind, Damage, OpenError, Reader, decode_maps};
+use kfr_bundle::{BlockKind, Condition, Damage, OpenError, Reader, decode_maps};
 use serde_json::json;
 
 use crate::args::{InfoOptions, VerifyOptions};
 use crate::exit::{Done, Failure};
+use crate::terminal::{json_output, shown, text_output};
 
 fn open(path: &std::path::Path) -> Result<Reader, Failure> {
     Reader::open(path).map_err(|error: OpenError| {
@@ -49,7 +50,7 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
     }
     let manifest = last_manifest(&reader);
     let damage = reader.damage();
-    let mut out = std::io::stdout().lock();
+    let condition = Condition::of(&reader, damage);
     let printed = if options.json {
         let value = json!({
             "bundle": header.bundle_id.to_string(),
@@ -66,22 +67,43 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
                 "file_bytes": count.file_bytes, "raw_bytes": count.raw_bytes,
             })).collect::<Vec<_>>(),
             "manifest": manifest,
+            "condition": match condition {
+                Condition::Whole => "whole",
+                Condition::Repaired(_) => "repaired",
+                Condition::CutOff => "cut_off",
+                Condition::Damaged => "damaged",
+            },
             "damage": {
                 "lost_bytes": damage.lost_bytes, "bad_blocks": damage.blocks_bad,
                 "missing_blocks": damage.missing_block_count(), "unknown_kinds": damage.unknown_kinds,
                 "no_footer": damage.no_footer,
             },
         });
-        writeln!(out, "{value:#}")
+        let mut out = json_output();
+        writeln!(out, "{value:#}").and_then(|()| out.flush())
     } else {
-        print_info(&reader, &kinds, manifest.as_ref(), (first, last), &mut out)
+        let mut out = text_output();
+        print_info(&reader, &kinds, manifest.as_ref(), (first, last), &mut out).and_then(|()| out.flush())
     };
-    printed.map_err(Failure::unreadable)?;
-    Ok(done(damage))
+    printed.map_err(Failure::unwritable)?;
+    Ok(done(condition))
 }
 
-fn done(damage: &Damage) -> Done {
-    if damage.is_loss() { Done::WithLosses } else { Done::Whole }
+fn done(condition: Condition) -> Done {
+    if condition == Condition::Whole { Done::Whole } else { Done::WithLosses }
+}
+
+/// A bundle's condition, the same words in every command.
+pub fn verdict(condition: Condition) -> String {
+    match condition {
+        Condition::Whole => "whole".to_string(),
+        Condition::Repaired(1) => "whole, 1 place repaired".to_string(),
+        Condition::Repaired(places) => format!("whole, {places} places repaired"),
+        Condition::CutOff => {
+            "cut off, nothing damaged: the recorder ended before it finished the file; what it had not written yet is missing".to_string()
+        }
+        Condition::Damaged => "damaged".to_string(),
+    }
 }
 
 fn print_info(
@@ -93,23 +115,27 @@ fn print_info(
 ) -> std::io::Result<()> {
     let header = reader.header();
     writeln!(out, "bundle     {}  (format {})", header.bundle_id, header.format)?;
-    writeln!(out, "node       {}", header.node)?;
+    writeln!(out, "node       {}", shown(&header.node))?;
     writeln!(out, "size       {} bytes", reader.file_bytes())?;
     if last > 0 {
         writeln!(out, "traffic    {:.3} s", (last - first) as f64 / 1e9)?;
     }
     writeln!(out, "payload    {}", if header.redaction == 0 { "raw" } else { "redacted" })?;
     if let Some(manifest) = manifest {
-        writeln!(out, "recorded   by {} {} on kernel {}", manifest.tool, manifest.version, manifest.kernel)?;
-        writeln!(out, "hook       {}", manifest.socket_hook)?;
+        let (tool, version) = (shown(&manifest.tool), shown(&manifest.version));
+        writeln!(out, "recorded   by {tool} {version} on kernel {}", shown(&manifest.kernel))?;
+        writeln!(out, "hook       {}", shown(&manifest.socket_hook))?;
         if !manifest.filters.is_empty() {
-            writeln!(out, "filters    {}", manifest.filters.join(" "))?;
+            writeln!(out, "filters    {}", shown(&manifest.filters.join(" ")))?;
         }
         for probe in manifest.probes.iter().filter(|probe| !probe.attached) {
-            writeln!(out, "missing    {}: {} (costs {})", probe.name, probe.reason, probe.costs)?;
+            let (name, reason, costs) = (shown(&probe.name), shown(&probe.reason), shown(&probe.costs));
+            writeln!(out, "missing    {name}: {reason} (costs {costs})")?;
         }
-        writeln!(out, "ended by   {}", if manifest.end.is_empty() { "being cut off" } else { &manifest.end })?;
+        let end = if manifest.end.is_empty() { "being cut off" } else { &manifest.end };
+        writeln!(out, "ended by   {}", shown(end))?;
     }
+    writeln!(out, "condition  {}", verdict(Condition::of(reader, reader.damage())))?;
     writeln!(out, "\n{:<16} {:>8} {:>12} {:>14} {:>14}", "kind", "blocks", "rows", "bytes", "raw bytes")?;
     for (kind, count) in kinds {
         writeln!(
@@ -126,9 +152,6 @@ fn print_info(
 }
 
 fn print_damage(damage: &Damage, out: &mut dyn Write) -> std::io::Result<()> {
-    if damage.no_footer {
-        writeln!(out, "\nno footer: the recording was cut off, or the end of the file is missing")?;
-    }
     if damage.is_loss() {
         writeln!(
             out,
@@ -138,28 +161,25 @@ fn print_damage(damage: &Damage, out: &mut dyn Write) -> std::io::Result<()> {
             damage.blocks_bad,
             damage.missing_block_count()
         )?;
-        for region in damage.regions.iter().take(20) {
-            writeln!(out, "  at byte {}: {} bytes, {:?}", region.offset, region.bytes, region.kind)?;
-        }
+    }
+    for region in damage.regions.iter().take(20) {
+        writeln!(out, "  at byte {}: {} bytes, {:?}", region.offset, region.bytes, region.kind)?;
     }
     Ok(())
 }
 
 pub fn verify(options: &VerifyOptions) -> Result<Done, Failure> {
-    let report = kfr_bundle::verify(&options.bundle).map_err(|error| {
-        Failure::unreadable(anyhow::Error::from(error).context(format!("{} can't be read", options.bundle.display())))
-    })?;
-    let mut out = std::io::stdout().lock();
+    let name = options.bundle.display();
+    let report = kfr_bundle::verify(&options.bundle)
+        .map_err(|error| Failure::unreadable(anyhow::Error::from(error).context(format!("{name} can't be read"))))?;
     let blocks: u64 = report.kinds.values().map(|count| count.blocks).sum();
     let rows: u64 = report.kinds.values().map(|count| count.rows).sum();
-    let verdict = if report.is_whole() { "whole" } else { "damaged" };
-    writeln!(
-        out,
-        "{}: {verdict}, {blocks} blocks, {rows} rows, digest {:08x}",
-        options.bundle.display(),
-        report.digest
-    )
-    .and_then(|()| print_damage(&report.damage, &mut out))
-    .map_err(Failure::unreadable)?;
-    Ok(if report.is_whole() { Done::Whole } else { Done::WithLosses })
+    let name = shown(&name.to_string());
+    let mut out = text_output();
+    writeln!(out, "{name}: {}", verdict(report.condition))
+        .and_then(|()| writeln!(out, "{blocks} blocks, {rows} rows, digest {:08x}", report.digest))
+        .and_then(|()| print_damage(&report.damage, &mut out))
+        .and_then(|()| out.flush())
+        .map_err(Failure::unwritable)?;
+    Ok(done(report.condition))
 }

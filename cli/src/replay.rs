@@ -2,18 +2,26 @@
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use kfr_analyze::dump::{AddressError, connection_lines, event_at, event_lines, statement_lines};
 use kfr_analyze::replay::Facts;
 use kfr_analyze::report::document::Severity;
-use kfr_analyze::report::{Document, build, write_all, write_single};
-use kfr_analyze::{Analysis, Input, Options, Want};
+use kfr_analyze::report::{Document, build, render_html, write_all, write_single};
+use kfr_analyze::{Analysis, Input, InputError, Options, Want};
+use kfr_bundle::Condition;
 
 use crate::args::{AnalyzeOptions, DumpOptions, ReplayOptions};
 use crate::exit::{Done, Failure};
+use crate::inspect::verdict;
+use crate::target;
+use crate::terminal::{Paint, Terminal, json_output, text_output};
 
 fn open(paths: &[PathBuf]) -> Result<Vec<Input>, Failure> {
-    Input::open_all(paths).map_err(Failure::unreadable)
+    Input::open_all(paths).map_err(|error| match error {
+        InputError::Twice { .. } => Failure::usage(error),
+        InputError::Unreadable { .. } => Failure::unreadable(error),
+    })
 }
 
 fn options(replay: &ReplayOptions) -> Options {
@@ -24,31 +32,11 @@ fn done(losses: bool) -> Done {
     if losses { Done::WithLosses } else { Done::Whole }
 }
 
-/// Standard output, named in its errors.
-struct Stdout<'a>(std::io::StdoutLock<'a>);
-
-impl Write for Stdout<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes).map_err(named)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush().map_err(named)
-    }
-}
-
-fn named(error: std::io::Error) -> std::io::Error {
-    match error.kind() {
-        // To be tried again, not told.
-        std::io::ErrorKind::Interrupted => error,
-        kind => std::io::Error::new(kind, format!("standard output can't be written: {error}")),
-    }
-}
-
-pub fn dump(arguments: &DumpOptions) -> Result<Done, Failure> {
+pub fn dump(arguments: &DumpOptions, terminal: Terminal) -> Result<Done, Failure> {
+    let mut stages = Stages::new(terminal);
     let inputs = open(&arguments.replay.bundles)?;
     let options = options(&arguments.replay);
-    let mut out = BufWriter::with_capacity(1 << 20, Stdout(std::io::stdout().lock()));
+    let mut out = BufWriter::with_capacity(1 << 20, json_output());
     let what = &arguments.what;
     if what.events || what.at.is_some() {
         let facts = Facts::read(&inputs);
@@ -62,7 +50,8 @@ pub fn dump(arguments: &DumpOptions) -> Result<Done, Failure> {
             None => event_lines(&inputs, &facts, options.literals, &mut out).map_err(Failure::unwritable)?,
         }
         out.flush().map_err(Failure::unwritable)?;
-        return Ok(done(inputs.iter().any(|input| input.reader.damage().is_loss())));
+        stages.end("reading and writing");
+        return Ok(done(inputs.iter().any(|input| input.condition() != Condition::Whole)));
     }
     let want = if what.requests {
         Want::RequestLines
@@ -72,6 +61,7 @@ pub fn dump(arguments: &DumpOptions) -> Result<Done, Failure> {
         Want::Connections
     };
     let analysis = Analysis::new(&inputs, &options, want).map_err(Failure::unwritable)?;
+    stages.end("replay");
     let losses = analysis.has_losses(&inputs);
     let written = match want {
         Want::RequestLines => analysis.lines.write(&mut out),
@@ -79,49 +69,87 @@ pub fn dump(arguments: &DumpOptions) -> Result<Done, Failure> {
         Want::Connections => connection_lines(&analysis, &mut out),
     };
     written.and_then(|()| out.flush()).map_err(Failure::unwritable)?;
+    stages.end("writing");
     Ok(done(losses))
 }
 
-pub fn analyze(arguments: &AnalyzeOptions, quiet: bool) -> Result<Done, Failure> {
-    let inputs = open(&arguments.replay.bundles)?;
+pub fn analyze(arguments: &AnalyzeOptions, terminal: Terminal) -> Result<Done, Failure> {
+    let bundles = &arguments.replay.bundles;
+    if let Some(folder) = &arguments.output {
+        target::folder(folder, bundles)?;
+    }
+    let single = arguments.single.as_deref();
+    let on_stdout = single.is_some_and(|file| file.as_os_str() == "-");
+    if let Some(file) = single.filter(|_| !on_stdout) {
+        target::file(file, bundles)?;
+    }
+    let mut stages = Stages::new(terminal);
+    let inputs = open(bundles)?;
+    stages.end("opening the bundles");
     let options = options(&arguments.replay);
     let analysis = Analysis::new(&inputs, &options, Want::Metrics).map_err(Failure::unwritable)?;
+    stages.end("replay");
     let losses = analysis.has_losses(&inputs);
     let document = build(&inputs, analysis, options.literals);
+    stages.end("findings and tables");
     if let Some(folder) = &arguments.output {
         write_all(&document, folder).map_err(Failure::unwritable)?;
     }
-    if let Some(file) = &arguments.single {
-        write_single(&document, file).map_err(Failure::unwritable)?;
+    match single {
+        Some(_) if on_stdout => {
+            let page = render_html(&document).map_err(Failure::unwritable)?;
+            let mut out = text_output();
+            out.write_all(page.as_bytes()).and_then(|()| out.flush()).map_err(Failure::unwritable)?;
+        }
+        Some(file) => write_single(&document, file).map_err(Failure::unwritable)?,
+        None => {}
     }
-    if !quiet {
-        summarise(arguments, &document);
+    stages.end("writing the report");
+    summarise(&inputs, &document, terminal);
+    let files = arguments.output.as_ref().map(|folder| folder.join("report.html"));
+    for file in files.as_deref().into_iter().chain(single.filter(|_| !on_stdout)) {
+        terminal.say(format_args!("report: {}", file.display()));
     }
     Ok(done(losses))
 }
 
-fn summarise(arguments: &AnalyzeOptions, document: &Document) {
+fn summarise(inputs: &[Input], document: &Document, terminal: Terminal) {
+    for input in inputs.iter().filter(|input| input.condition() != Condition::Whole) {
+        let name = input.path.display();
+        terminal.say_painted(Paint::Yellow, "", format_args!("{name}: {}", verdict(input.condition())));
+    }
     let (overall, ledger) = (&document.overall, &document.ledger.totals);
-    eprintln!(
+    terminal.say(format_args!(
         "{} requests ({} errors) between {} services on {} connections; {} findings",
         overall.requests,
         overall.errors,
         document.services.len(),
         ledger.connections,
         document.findings.len()
-    );
+    ));
     for finding in document.findings.iter().take(5) {
-        let severity = match finding.severity {
-            Severity::Critical => "critical",
-            Severity::Warning => "warning",
-            Severity::Info => "info",
+        let (paint, severity) = match finding.severity {
+            Severity::Critical => (Paint::Red, "  critical: "),
+            Severity::Warning => (Paint::Yellow, "  warning: "),
+            Severity::Info => (Paint::Plain, "  info: "),
         };
-        eprintln!("  {severity}: {}", finding.title);
+        terminal.say_painted(paint, severity, &finding.title);
     }
-    if let Some(folder) = &arguments.output {
-        eprintln!("report: {}", folder.join("report.html").display());
+}
+
+/// Says what each stage took, with `-v`.
+struct Stages {
+    terminal: Terminal,
+    since: Instant,
+}
+
+impl Stages {
+    fn new(terminal: Terminal) -> Self {
+        Self { terminal, since: Instant::now() }
     }
-    if let Some(file) = &arguments.single {
-        eprintln!("report: {}", file.display());
+
+    fn end(&mut self, stage: &str) {
+        self.terminal.detail(format_args!("{stage}: {:.3} s", self.since.elapsed().as_secs_f64()));
+        self.since = Instant::now();
     }
 }

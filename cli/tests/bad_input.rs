@@ -366,8 +366,224 @@ fn wrong_usage_is_exit_code_2() {
     }
     let error = one_line(&kfr(&["analyze", "-o", "/proc/kfr-report", path]), 2);
     assert!(error.contains("/proc/kfr-report"), "{error}");
-    let error = one_line(&kfr(&["dump", "--requests", "--tmp", "/nowhere/at/all", "--memory", "1", path]), 2);
+    let large = folder.path().join("large.kfr");
+    generated(&large, 100);
+    let large = large.to_str().unwrap();
+    let error = one_line(&kfr(&["dump", "--requests", "--tmp", "/nowhere/at/all", "--memory", "1MiB", large]), 2);
     assert!(error.contains("/nowhere/at/all"), "{error}");
+}
+
+#[test]
+fn numbers_that_make_no_sense_are_refused_with_the_smallest_that_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("some.kfr");
+    generated(&path, 2);
+    let path = path.to_str().unwrap();
+    for (option, value, smallest) in [("--memory", "1", "1MiB"), ("--threads", "0", "at least 1")] {
+        let output = kfr(&["dump", "--requests", option, value, path]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && text.contains(smallest), "{text}");
+    }
+    // More threads than there is work for are no error, and aren't started.
+    let started = Instant::now();
+    let many = kfr(&["dump", "--requests", "--threads", "100000", path]);
+    assert!(many.status.success() && started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert_eq!(many.stdout, kfr(&["dump", "--requests", "--threads", "1", path]).stdout);
+}
+
+#[test]
+fn nothing_from_a_bundle_or_a_name_commands_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("esc\u{1b}]0;owned\u{7}\u{202e}.kfr");
+    let mut messages = Vec::new();
+    for _ in 0..100 {
+        let head = "GET /\u{1b}[31mred\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}x\0y HTTP/1.1\r\nHost: x\r\n\r\n";
+        messages.push(Message { from_client: true, bytes: head.as_bytes().to_vec() });
+        let answer = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n";
+        messages.push(Message { from_client: false, bytes: answer.to_vec() });
+    }
+    talked(&path, Talk::Http, messages, &Recording { ends: Ends::Client, ..Recording::default() });
+    let name = path.to_str().unwrap();
+    let report = folder.path().join("report");
+    let missing = format!("{name}.missing");
+    let analyzed = kfr(&["-v", "analyze", "-o", report.to_str().unwrap(), name]);
+    let said = String::from_utf8_lossy(&analyzed.stderr).into_owned();
+    assert!(said.contains("red"), "a finding quotes the path: {said}");
+    let others = [
+        kfr(&["verify", name]),
+        kfr(&["info", name]),
+        kfr(&["verify", &missing]),
+        kfr(&["info", &missing]),
+        kfr(&["dump", "--requests", &missing]),
+        kfr(&["dump", "--at", name, name]),
+        kfr(&["analyze", "--single", name, name]),
+        kfr(&["dump", name]),
+        kfr(&["dump", "--threads", name, name]),
+    ];
+    for output in others.into_iter().chain([analyzed]) {
+        for text in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(text);
+            let bad = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202e}';
+            assert!(!text.contains(bad), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_for_output_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let bundle = at("some.kfr.partial");
+    generated(Path::new(&bundle), 5);
+    let before = std::fs::read(&bundle).unwrap();
+    std::fs::hard_link(&bundle, at("hard.kfr")).unwrap();
+    std::os::unix::fs::symlink(&bundle, at("link.html")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", at("dangling.html")).unwrap();
+    std::fs::create_dir(at("folder")).unwrap();
+    let refused = [
+        // The bundle, by its name, by another one, as the file that is written before it is renamed.
+        ("--single", bundle.clone(), "one of the bundles"),
+        ("--single", at("hard.kfr"), "one of the bundles"),
+        ("--single", at("some.kfr"), "one of the bundles"),
+        ("--single", at("link.html"), "symbolic link"),
+        ("--single", at("dangling.html"), "symbolic link"),
+        ("--single", at("folder"), "folder"),
+        ("--single", "/dev/null".to_string(), "no regular file"),
+        ("--single", "/nowhere/at/all.html".to_string(), "no folder"),
+        ("--single", format!("{bundle}/x.html"), "no folder"),
+        ("-o", bundle.clone(), "no folder"),
+        ("-o", "/dev/null".to_string(), "no folder"),
+        ("-o", "-".to_string(), "--single -"),
+    ];
+    for (option, target, why) in &refused {
+        let error = one_line(&kfr(&["analyze", option, target, &bundle]), 2);
+        assert!(
+            error.contains(why) && (target == "-" || error.contains(target.as_str())),
+            "{option} {target}: {error}"
+        );
+    }
+    assert_eq!(std::fs::read(&bundle).unwrap(), before);
+    assert!(std::fs::symlink_metadata(at("link.html")).unwrap().is_symlink());
+    assert!(!std::fs::symlink_metadata("/dev/null").unwrap().is_file());
+    // A report's file is not put in the place of an input either.
+    std::fs::create_dir(at("report")).unwrap();
+    std::fs::hard_link(&bundle, at("report/report.json")).unwrap();
+    let error = one_line(&kfr(&["analyze", "-o", &at("report"), &bundle]), 2);
+    assert!(error.contains("report.json"), "{error}");
+    // What is replaced is an old report.
+    std::fs::write(at("old.html"), "old").unwrap();
+    let output = kfr(&["-q", "analyze", "--single", &at("old.html"), &bundle]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = std::fs::read(at("old.html")).unwrap();
+    let output = kfr(&["-q", "analyze", "--single", "-", &bundle]);
+    assert!(output.status.success() && output.stdout == page, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_error_of_the_system_is_said_once_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing.kfr");
+    for output in readers(&path, folder.path()) {
+        let error = one_line(&output, 4);
+        assert_eq!(error.matches("os error").count(), 1, "{error}");
+        assert!(error.contains("; check its name"), "{error}");
+    }
+    let path = folder.path().join("some.kfr");
+    generated(&path, 2);
+    let error = one_line(&kfr(&["analyze", "-o", "/proc/kfr-report", path.to_str().unwrap()]), 2);
+    assert_eq!(error.matches("os error").count(), 1, "{error}");
+    assert!(error.contains("; "), "what to do: {error}");
+}
+
+#[test]
+fn one_recording_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    generated(Path::new(&at("one.kfr")), 5);
+    generated(Path::new(&at("other.kfr")), 5);
+    std::fs::copy(at("one.kfr"), at("copy.kfr")).unwrap();
+    for second in ["one.kfr", "copy.kfr"] {
+        for command in [&["dump", "--requests"][..], &["dump", "--events"], &["analyze", "--single", "-"]] {
+            let (one, other, second) = (at("one.kfr"), at("other.kfr"), at(second));
+            let error = one_line(&kfr(&[command, &[&one, &other, &second]].concat()), 2);
+            assert!(error.contains(&format!("{one} and {second}")), "{error}");
+        }
+    }
+    assert!(kfr(&["dump", "--requests", &at("one.kfr"), &at("other.kfr")]).status.success());
+}
+
+#[test]
+fn a_condition_is_the_same_in_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    generated(Path::new(&at("whole.kfr")), 20);
+    let whole = std::fs::read(at("whole.kfr")).unwrap();
+    let reader = Reader::open(Path::new(&at("whole.kfr"))).unwrap();
+    let blocks = reader.blocks().to_vec();
+    let mut healed = whole.clone();
+    healed[40] ^= 1;
+    healed[blocks[2].offset as usize + 30] ^= 1;
+    std::fs::write(at("healed.kfr"), healed).unwrap();
+    // As a killed recorder leaves it, between two blocks.
+    std::fs::write(at("killed.kfr.partial"), &whole[..blocks[blocks.len() - 2].offset as usize]).unwrap();
+    for (name, words, code) in [
+        ("whole.kfr", "whole", 0),
+        ("healed.kfr", "whole, 2 places repaired", 3),
+        ("killed.kfr.partial", "cut off, nothing damaged", 3),
+    ] {
+        let path = at(name);
+        let verified = kfr(&["verify", &path]);
+        assert!(String::from_utf8_lossy(&verified.stdout).starts_with(&format!("{path}: {words}")), "{verified:?}");
+        let informed = kfr(&["info", &path]);
+        assert!(String::from_utf8_lossy(&informed.stdout).contains(&format!("condition  {words}")), "{informed:?}");
+        let analyzed = kfr(&["analyze", "--single", &at("report.html"), &path]);
+        let said = String::from_utf8_lossy(&analyzed.stderr).into_owned();
+        assert_eq!(said.contains(&format!("{path}: {words}")), code == 3, "{said}");
+        let dumped = kfr(&["dump", "--events", &path]);
+        for output in [verified, informed, kfr(&["info", "--json", &path]), analyzed, dumped] {
+            assert_eq!(output.status.code(), Some(code), "{name}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn the_bytes_at_an_address_are_masked_and_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("some.kfr");
+    generated(&path, 2);
+    let path = path.to_str().unwrap();
+    let requests = lines(&kfr(&["dump", "--requests", path]));
+    let address = requests[0]["evidence"][0].as_str().unwrap();
+    let masked = &lines(&kfr(&["dump", "--at", address, path]))[0];
+    assert_eq!(masked["address"].as_str(), Some(address));
+    assert!(
+        masked["kept"].as_u64() > Some(0) && masked["payload"].as_str().unwrap().contains("--literals"),
+        "{masked}"
+    );
+    let shown = &lines(&kfr(&["dump", "--at", address, "--literals", path]))[0];
+    assert!(shown["payload"].as_str().unwrap().len() as u64 >= shown["kept"].as_u64().unwrap(), "{shown}");
+}
+
+#[test]
+fn colour_and_detail_come_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("some.kfr");
+    generated(&path, 2);
+    let run = |options: &[&str], no_color: &str| {
+        let mut command = Command::new(KFR);
+        command.args(options).args(["analyze", "--single", "-"]).arg(&path).env("NO_COLOR", no_color);
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    assert!(!run(&[], "").contains("replay: ") && run(&["-v"], "").contains("replay: "));
+    assert!(run(&["-q"], "").is_empty());
+    // Standard error is a pipe here: colour only where it is insisted on, whatever NO_COLOR says then.
+    let error = |options: &[&str], no_color: &str| {
+        let mut command = Command::new(KFR);
+        command.args(options).args(["info", "/nowhere.kfr"]).env("NO_COLOR", no_color);
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    assert!(error(&[], "").starts_with("kfr: ") && error(&["--color", "never"], "").starts_with("kfr: "));
+    assert!(error(&["--color", "always"], "1").starts_with("\u{1b}[31mkfr: \u{1b}[0m/nowhere.kfr"));
 }
 
 #[test]
@@ -379,11 +595,26 @@ fn a_full_disk_under_the_output_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("some.kfr");
     generated(&path, 100);
-    for what in ["--requests", "--connections", "--events"] {
+    let path = path.to_str().unwrap();
+    let mut commands = vec![
+        vec!["info", path],
+        vec!["info", "--json", path],
+        vec!["verify", path],
+        vec!["-q", "analyze", "--single", "-", path],
+        vec!["--help"],
+        vec!["--version"],
+    ];
+    commands.extend(["--requests", "--connections", "--sql", "--events"].map(|what| vec!["dump", what, path]));
+    for arguments in commands {
+        // Not a statement in it: nothing to write.
+        if arguments.contains(&"--sql") && kfr(&arguments).stdout.is_empty() {
+            continue;
+        }
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = Command::new(KFR).args(["dump", what]).arg(&path).stdout(full).output().unwrap();
+        let output = Command::new(KFR).args(&arguments).stdout(full).output().unwrap();
         let error = one_line(&output, 2);
-        assert!(error.contains("standard output"), "{error}");
+        assert!(error.contains("standard output"), "{arguments:?}: {error}");
+        assert_eq!(error.matches("os error").count(), 1, "{arguments:?}: {error}");
     }
 }
 

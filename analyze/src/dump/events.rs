@@ -48,7 +48,11 @@ pub fn event_lines(inputs: &[Input], facts: &Facts, literals: bool, out: &mut dy
     Ok(())
 }
 
-/// Writes the event at an address.
+/// What stands for the bytes of an event that was asked for by its address.
+const MASKED: &str = "masked; --literals shows it";
+
+/// Writes the event at an address. Payload is masked as a whole unless `literals`: one event's bytes don't tell which of
+/// them are values.
 ///
 /// # Errors
 /// If there is none, or `out` fails.
@@ -69,6 +73,11 @@ pub fn event_at(
             if here.origin == wanted.origin && here.block == wanted.block {
                 found.extend(block_values(input, entry, clock, literals, Some(wanted.row)));
             }
+        }
+    }
+    for value in &mut found {
+        if value["kept"].as_u64().is_some_and(|kept| kept > 0) && value.get("payload").is_none() {
+            value["payload"] = json!(MASKED);
         }
     }
     match found.as_slice() {

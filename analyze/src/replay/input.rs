@@ -4,18 +4,28 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use kfr_bundle::{BlockEntry, OpenError, Reader};
+use kfr_bundle::{BlockEntry, Condition, OpenError, Reader};
 use sha2::{Digest, Sha256};
 
-/// A bundle can't be opened.
+/// Bundles can't be opened, or not together.
 #[derive(Debug, thiserror::Error)]
-#[error("{} can't be read", .path.display())]
-pub struct InputError {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    #[source]
-    pub source: OpenError,
+pub enum InputError {
+    /// One can't be opened.
+    #[error("{} can't be read", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// Two files hold the same recording: everything in it would count twice.
+    #[error("{} and {} are the same recording; name it once", .first.display(), .second.display())]
+    Twice {
+        /// The one named first.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
 }
 
 /// One bundle.
@@ -30,13 +40,23 @@ impl Input {
     /// Opens bundles in the order given.
     ///
     /// # Errors
-    /// The first one that can't be opened.
+    /// The first one that can't be opened, or that is a recording which came before.
     pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Self>, InputError> {
-        let open = |path: &PathBuf| match Reader::open(path) {
-            Ok(reader) => Ok(Self { path: path.clone(), reader }),
-            Err(source) => Err(InputError { path: path.clone(), source }),
-        };
-        paths.iter().map(open).collect()
+        let mut inputs: Vec<Self> = Vec::with_capacity(paths.len());
+        for path in paths {
+            let reader = Reader::open(path).map_err(|source| InputError::Unreadable { path: path.clone(), source })?;
+            let id = reader.header().bundle_id;
+            if let Some(first) = inputs.iter().find(|input| input.reader.header().bundle_id == id) {
+                return Err(InputError::Twice { first: first.path.clone(), second: path.clone() });
+            }
+            inputs.push(Self { path: path.clone(), reader });
+        }
+        Ok(inputs)
+    }
+
+    /// What opening the bundle told of it; payloads show only when they are read.
+    pub fn condition(&self) -> Condition {
+        Condition::of(&self.reader, self.reader.damage())
     }
 
     /// File name without its folder.

@@ -26,13 +26,13 @@ pub use write::{render_json, render_svgs, write_all, write_single};
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The document could not be turned into JSON or back.
-    #[error("the report could not be serialised: {0}")]
+    #[error("the report could not be serialised")]
     Json(#[from] serde_json::Error),
     /// A template failed.
-    #[error("the report's page could not be rendered: {0}")]
+    #[error("the report's page could not be rendered")]
     Template(#[from] askama::Error),
     /// A file could not be written.
-    #[error("{path}: {source}")]
+    #[error("{path} can't be written")]
     File {
         /// Which.
         path: String,

@@ -29,8 +29,9 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// Characters that are illegal in XML, or that hide or reorder the text around them.
-fn is_treacherous(c: char) -> bool {
+/// Characters that are illegal in XML, or that hide or reorder the text around them, or that command a terminal.
+#[must_use]
+pub fn is_treacherous(c: char) -> bool {
     matches!(c,
         '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' // C0, DEL, C1
         | '\u{ad}' | '\u{61c}' | '\u{180e}' // soft hyphen, Arabic letter mark, Mongolian vowel separator
