@@ -1,5 +1,7 @@
 //! Checks over services and their endpoints.
 
+use kfr_protocols::NAMELESS;
+
 use super::{Verdict, finding, subject, verify};
 use crate::report::document::{Confidence, Document, Endpoint, Finding, Golden, Service, Severity};
 use crate::report::text::{duration, one_line, percent};
@@ -16,9 +18,14 @@ fn name(service: &Service, endpoint: &Endpoint) -> String {
     one_line(format!("{} {} on {}", endpoint.op, target, service.name).replace("  ", " ").as_str(), 120)
 }
 
+/// Endpoints that a finding can be about: what has no name is no endpoint, but whatever was cut.
+fn named(service: &Service) -> impl Iterator<Item = &Endpoint> {
+    service.endpoints.iter().filter(|endpoint| endpoint.op != NAMELESS)
+}
+
 /// The first time step in which more than `limit` of the requests failed, if that was not the first of all.
 fn onset(golden: &Golden, bad: impl Fn(&crate::report::document::Point) -> bool) -> Option<u64> {
-    let mut points = golden.series.iter().filter(|point| point.requests > 0);
+    let mut points = golden.series.iter().filter(|point| point.judged() > 0);
     let first = points.next()?;
     if bad(first) {
         return None;
@@ -30,27 +37,30 @@ fn onset(golden: &Golden, bad: impl Fn(&crate::report::document::Point) -> bool)
 pub fn errors(document: &Document) -> Verdict {
     let mut found: Vec<(f64, Finding)> = Vec::new();
     for service in &document.services {
-        for endpoint in &service.endpoints {
+        for endpoint in named(service) {
             let golden = &endpoint.golden;
             let ratio = golden.error_ratio.unwrap_or_default();
-            if golden.requests < ENOUGH || ratio <= WARNING_RATIO {
+            let judged = golden.judged();
+            if judged < ENOUGH || ratio <= WARNING_RATIO {
                 continue;
             }
             let severity = if ratio > CRITICAL_RATIO { Severity::Critical } else { Severity::Warning };
             let about = name(service, endpoint);
-            let title =
-                format!("{about}: {} of {} requests failed ({})", golden.errors, golden.requests, percent(ratio));
+            let title = format!("{about}: {} of {} requests failed ({})", golden.errors, judged, percent(ratio));
             let mut one =
                 finding(severity, Confidence::High, subject("service", &service.name, Some(&service.id)), title);
             one.id = about;
-            one.onset_ns = onset(&service.inbound, |point| point.errors as f64 > point.requests as f64 * WARNING_RATIO);
-            one.reasons = vec![format!("{} errors in {} requests", golden.errors, golden.requests)];
-            if golden.unanswered == 0 {
+            one.onset_ns = onset(&service.inbound, |point| point.errors as f64 > point.judged() as f64 * WARNING_RATIO);
+            one.reasons = vec![format!("{} errors in {} requests", golden.errors, judged)];
+            if golden.unknown > 0 {
+                one.reasons.push(format!("{} more, whose outcome was not seen, are not among them", golden.unknown));
+            }
+            if golden.unanswered == 0 && golden.unknown == 0 {
                 one.ruled_out.push("lost connections: every request was answered".to_string());
             }
             one.evidence = endpoint.first_error.as_ref().map(|error| error.evidence.clone()).unwrap_or_default();
             one.verify = verify(document, &one.evidence);
-            found.push((ratio * golden.requests as f64, one));
+            found.push((ratio * judged as f64, one));
         }
     }
     worst(found)
@@ -59,12 +69,12 @@ pub fn errors(document: &Document) -> Verdict {
 /// Services that leave requests unanswered.
 pub fn unanswered(document: &Document) -> Verdict {
     let services = document.services.iter().filter(|service| {
-        service.inbound.requests >= ENOUGH
-            && service.inbound.unanswered as f64 > service.inbound.requests as f64 * WARNING_RATIO
+        service.inbound.judged() >= ENOUGH
+            && service.inbound.unanswered as f64 > service.inbound.judged() as f64 * WARNING_RATIO
     });
     let found = services.map(|service| {
         let golden = &service.inbound;
-        let title = format!("{}: {} of {} requests have no answer", service.name, golden.unanswered, golden.requests);
+        let title = format!("{}: {} of {} requests have no answer", service.name, golden.unanswered, golden.judged());
         let mut one =
             finding(Severity::Warning, Confidence::Medium, subject("service", &service.name, Some(&service.id)), title);
         one.reasons = vec!["the connection or the recording ended before the answer".to_string()];
@@ -77,7 +87,7 @@ pub fn unanswered(document: &Document) -> Verdict {
 pub fn latency(document: &Document) -> Verdict {
     let mut found: Vec<(f64, Finding)> = Vec::new();
     for service in &document.services {
-        for endpoint in &service.endpoints {
+        for endpoint in named(service) {
             let limit_ns = match endpoint.protocol.as_str() {
                 "redis" => 5_000_000,
                 // Statements have a check of their own.

@@ -102,10 +102,10 @@ pub fn errors(document: &Document) -> Verdict {
         return not_run;
     }
     let failing =
-        document.sql.iter().filter(|one| one.errors > 0 && one.errors as f64 > one.calls as f64 * ERROR_RATIO);
+        document.sql.iter().filter(|one| one.errors > 0 && one.errors as f64 > one.judged() as f64 * ERROR_RATIO);
     let found = failing.take(MOST).map(|statement| {
         let title =
-            format!("{}: {} of {} calls failed", one_line(&statement.text, 100), statement.errors, statement.calls);
+            format!("{}: {} of {} calls failed", one_line(&statement.text, 100), statement.errors, statement.judged());
         with_exemplar(document, statement, finding(Severity::Warning, Confidence::High, about(statement), title))
     });
     Verdict::Ran(found.collect())

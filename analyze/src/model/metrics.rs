@@ -27,6 +27,8 @@ pub struct Golden {
     pub errors: u64,
     /// Of these, not answered.
     pub unanswered: u64,
+    /// Of these, with an outcome that was not seen: neither errors nor successes.
+    pub unknown: u64,
     /// Of these, slower than [`SLOW_NS`].
     pub slow: u64,
     /// Durations of those answered, ns.
@@ -50,6 +52,8 @@ pub struct Point {
     pub requests: u64,
     /// Of these, errors.
     pub errors: u64,
+    /// Of these, with an outcome that was not seen.
+    pub unknown: u64,
     /// Durations of those answered, ns.
     pub durations: Histogram,
 }
@@ -58,7 +62,9 @@ impl Golden {
     /// Counts one request; `step` is its time step, where a series is kept.
     pub fn record(&mut self, request: &Request, step: Option<usize>) {
         let error = request.exchange.status == Status::Error;
+        let unknown = request.exchange.status == Status::Unknown;
         self.requests += 1;
+        self.unknown += u64::from(unknown);
         self.errors += u64::from(error);
         self.unanswered += u64::from(request.exchange.status == Status::Unanswered);
         self.request_bytes += length(&request.exchange.request);
@@ -78,6 +84,7 @@ impl Golden {
             if let Some(point) = self.series.get_mut(step) {
                 point.requests += 1;
                 point.errors += u64::from(error);
+                point.unknown += u64::from(unknown);
                 if let Some(duration) = request.duration_ns {
                     point.durations.record(duration);
                 }
@@ -90,6 +97,7 @@ impl Golden {
         self.requests += other.requests;
         self.errors += other.errors;
         self.unanswered += other.unanswered;
+        self.unknown += other.unknown;
         self.slow += other.slow;
         self.durations.merge(&other.durations);
         self.request_bytes += other.request_bytes;
@@ -102,6 +110,7 @@ impl Golden {
         for (point, more) in self.series.iter_mut().zip(&other.series) {
             point.requests += more.requests;
             point.errors += more.errors;
+            point.unknown += more.unknown;
             point.durations.merge(&more.durations);
         }
     }
@@ -288,9 +297,21 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_beyond_the_bound_are_counted_together() {
-        let mut metrics = Metrics::default();
-        let mut request = Request {
+    fn an_outcome_that_was_not_seen_is_neither_error_nor_success() {
+        use kfr_protocols::Status::{Error, Ok, Unanswered, Unknown};
+        let mut request = request();
+        let (mut a, mut b) = (Golden::default(), Golden::default());
+        for (status, first) in [(Ok, true), (Unknown, true), (Error, false), (Unknown, false), (Unanswered, false)] {
+            request.exchange.status = status;
+            if first { &mut a } else { &mut b }.record(&request, Some(1));
+        }
+        a.merge(&b);
+        assert_eq!((a.requests, a.errors, a.unanswered, a.unknown), (5, 1, 1, 2));
+        assert_eq!((a.series[1].requests, a.series[1].errors, a.series[1].unknown), (5, 1, 2));
+    }
+
+    fn request() -> Request {
+        Request {
             connection: 0,
             number: 0,
             observer_is_client: true,
@@ -301,7 +322,13 @@ mod tests {
             duration_ns: Some(1),
             server_ns: None,
             evidence: Default::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn endpoints_beyond_the_bound_are_counted_together() {
+        let mut metrics = Metrics::default();
+        let mut request = request();
         for number in 0..MAX_ENDPOINTS + 100 {
             request.exchange.target = Some(format!("/page{number}x").into());
             metrics.record(&request, 0, 1, 0);

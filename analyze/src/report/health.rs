@@ -22,13 +22,13 @@ pub enum Health {
 }
 
 impl Health {
-    /// By the share of errors and unanswered requests.
+    /// By the share of errors among the requests whose outcome is known.
     #[must_use]
     pub fn of_golden(golden: &Golden) -> Self {
-        if golden.requests == 0 {
+        if golden.judged() == 0 {
             return Self::Unknown;
         }
-        let ratio = golden.errors as f64 / golden.requests as f64;
+        let ratio = golden.errors as f64 / golden.judged() as f64;
         if ratio >= ERRORS_CRITICAL {
             Self::Critical
         } else if ratio >= ERRORS_WARNING {

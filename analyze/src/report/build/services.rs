@@ -254,15 +254,18 @@ fn golden_of(golden: &model::Golden, start_ns: u64, step_ns: u64, seconds: Optio
         start_ns: start_ns + step as u64 * step_ns,
         requests: point.requests,
         errors: point.errors,
+        unknown: point.unknown,
         p50_ns: point.durations.quantile(500),
         p99_ns: point.durations.quantile(990),
     });
+    let judged = golden.requests.saturating_sub(golden.unknown);
     Golden {
         requests: golden.requests,
         errors: golden.errors,
         unanswered: golden.unanswered,
+        unknown: golden.unknown,
         rate_per_s: seconds.map(|seconds| golden.requests as f64 / seconds),
-        error_ratio: (golden.requests > 0).then(|| golden.errors as f64 / golden.requests as f64),
+        error_ratio: (judged > 0).then(|| golden.errors as f64 / judged as f64),
         p50_ns: golden.durations.quantile(500),
         p95_ns: golden.durations.quantile(950),
         p99_ns: golden.durations.quantile(990),
