@@ -122,3 +122,49 @@ fn worst(mut found: Vec<(f64, Finding)>) -> Verdict {
     found.sort_by(|(a, a_finding), (b, b_finding)| b.total_cmp(a).then_with(|| a_finding.title.cmp(&b_finding.title)));
     Verdict::Ran(found.into_iter().take(MOST).map(|(_, finding)| finding).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(op: &str, golden: Golden) -> Document {
+        let endpoint = Endpoint { op: op.to_string(), protocol: "redis".to_string(), golden, ..Endpoint::default() };
+        let service = Service { name: "cache".to_string(), endpoints: vec![endpoint], ..Service::default() };
+        Document { services: vec![service], ..Document::default() }
+    }
+
+    fn titles(check: fn(&Document) -> Verdict, document: &Document) -> Vec<String> {
+        match check(document) {
+            Verdict::Ran(found) => found.into_iter().map(|finding| finding.title).collect(),
+            Verdict::NotRun(reason) => vec![reason],
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_raises_nothing() {
+        let bad = Golden {
+            requests: 100,
+            errors: 50,
+            error_ratio: Some(0.5),
+            p95_ns: Some(9_000_000_000),
+            ..Golden::default()
+        };
+        for (op, findings) in [("GET", 1), (NAMELESS, 0)] {
+            let document = document(op, bad.clone());
+            assert_eq!(titles(errors, &document).len(), findings, "{op}");
+            assert_eq!(titles(latency, &document).len(), findings, "{op}");
+        }
+    }
+
+    #[test]
+    fn errors_are_a_share_of_what_was_seen() {
+        let golden = Golden { requests: 100, errors: 15, unknown: 70, error_ratio: Some(0.5), ..Golden::default() };
+        assert_eq!(
+            titles(errors, &document("GET", golden.clone())),
+            ["GET on cache: 15 of 30 requests failed (50.0%)"]
+        );
+        // Too few of which it is known.
+        let golden = Golden { unknown: 85, ..golden };
+        assert!(titles(errors, &document("GET", golden)).is_empty());
+    }
+}
