@@ -52,10 +52,11 @@ fn replay(conversation: &Conversation, talk: Talk, recording: &Recording, seed: 
 fn seen(line: &serde_json::Value) -> Expected {
     Expected {
         op: line["op"].as_str().unwrap().to_string(),
-        status: match line["status"].as_str().unwrap() {
-            "ok" => "ok",
-            "error" => "error",
-            _ => "unanswered",
+        status: match line["status"].as_str() {
+            Some("ok") => "ok",
+            Some("error") => "error",
+            Some(_) => "unanswered",
+            None => "unknown",
         },
         request_bytes: line["request_bytes"].as_u64().unwrap(),
         response_bytes: line["response_bytes"].as_u64().unwrap(),

@@ -14,12 +14,15 @@ pub enum Side {
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Status {
-    /// Answered without error.
+    /// Nothing that tells was read: the answer, or the part of it that says how it went, was cut or lost. What every
+    /// exchange begins with, so that a success is never claimed by leaving something out.
     #[default]
+    Unknown,
+    /// Answered without error, or by protocol not answered at all ([`Flags::NO_REPLY`]).
     Ok,
     /// Answered with what the protocol calls an error (HTTP: 4xx and 5xx).
     Error,
-    /// Not answered while the connection was watched.
+    /// Not answered while the connection was watched: nothing came that could hold an answer.
     Unanswered,
 }
 
@@ -74,14 +77,17 @@ impl Flags {
     }
 }
 
+/// The operation of a request whose name was cut or lost.
+pub const NAMELESS: &str = "?";
+
 /// A request with its answer, by stream offsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exchange {
-    /// The protocol's own word for the operation (`GET`, `query`, `HGET`).
+    /// The protocol's own word for the operation (`GET`, `query`, `HGET`), or [`NAMELESS`].
     pub op: Box<str>,
     /// Path, statement (literals as `?`), key: what the operation is about.
     pub target: Option<Box<str>>,
-    /// How it ended. `Ok` without a code, with [`Flags::TRUNCATED`] or [`Flags::GAP`], where that is in a hole.
+    /// How it ended.
     pub status: Status,
     /// The protocol's code, where it has one (`200`, `1064`, `WRONGTYPE`).
     pub code: Option<Box<str>>,
@@ -91,7 +97,7 @@ pub struct Exchange {
     /// end where the client gave up sending a body that it had announced.
     pub request: Range<u64>,
     /// Offsets of the answer's bytes on the server's stream; `None` where unanswered. Where the answer broke off, as
-    /// far as it went.
+    /// far as it went; empty where it lies somewhere in a part that can't be told apart.
     pub response: Option<Range<u64>>,
     /// Rows sent or affected, where the protocol says so.
     pub rows: Option<u64>,

@@ -22,7 +22,7 @@ mod mysql;
 mod redis;
 
 pub use detect::{Detected, Prefix, detect};
-pub use exchange::{ByteClass, Exchange, Flags, Mark, Output, Side, Status, Switched, SwitchedTo};
+pub use exchange::{ByteClass, Exchange, Flags, Mark, NAMELESS, Output, Side, Status, Switched, SwitchedTo};
 pub use stream::{Hole, HoleKind, Stream};
 
 /// How a decoder shows what it read.

@@ -13,6 +13,9 @@ use crate::{ByteClass, Exchange, Flags, HoleKind, Output, Side, Status, Stream, 
 /// Requests that may wait for an answer at once. Beyond that, the client's bytes stay unread until answers came.
 pub(crate) const MAX_OPEN: usize = 1 << 16;
 
+/// Texts of requests that wait for an answer, bytes: beyond that, as beyond [`MAX_OPEN`].
+const MAX_OPEN_BYTES: usize = 32 << 20;
+
 /// Unread client bytes at which waiting for answers ends: nobody pipelines that much, the answers were not seen.
 const MAX_STALLED_BYTES: usize = 24 << 20;
 
@@ -31,6 +34,8 @@ pub(crate) struct Open<T> {
     /// Server stream offset before which the answer can't begin.
     pub seen_at: u64,
     pub detail: T,
+    /// Bytes of text that it holds, as counted when it was sent.
+    text_bytes: usize,
 }
 
 /// The answer to the oldest request can't be followed any more.
@@ -50,15 +55,29 @@ pub(crate) struct Lost {
 #[derive(Debug)]
 pub(crate) struct Pairing<T> {
     open: VecDeque<Open<T>>,
+    /// Sum of `Open::text_bytes`.
+    text_bytes: usize,
     lost: Option<Lost>,
     stalled_at: Option<u64>,
-    /// Pipelined requests or answers were lost: until none is open, answers may belong to others.
+    /// Pipelined requests or answers were lost: until none is open, answers to what is sent may belong to others.
     uncertain: Flags,
+    /// Pipelined answers were lost: until none is open, those to what was sent before may belong to others too.
+    shifted: Flags,
+    /// Requests were given up without knowing which answers are theirs: from then on every answer may be another's.
+    adrift: Flags,
 }
 
 impl<T> Default for Pairing<T> {
     fn default() -> Self {
-        Self { open: VecDeque::new(), lost: None, stalled_at: None, uncertain: Flags::default() }
+        Self {
+            open: VecDeque::new(),
+            text_bytes: 0,
+            lost: None,
+            stalled_at: None,
+            uncertain: Flags::default(),
+            shifted: Flags::default(),
+            adrift: Flags::default(),
+        }
     }
 }
 
@@ -87,17 +106,24 @@ impl<T> Pairing<T> {
         self.lost
     }
 
+    /// True if as many requests are open as may be.
+    pub fn is_crowded(&self) -> bool {
+        self.open.len() >= MAX_OPEN || self.text_bytes >= MAX_OPEN_BYTES
+    }
+
     /// True if no further request should be read before answers were.
     pub fn is_full(&mut self, streams: &Streams, out: &mut Output) -> bool {
-        if self.open.len() < MAX_OPEN {
+        if !self.is_crowded() {
             return false;
         }
         if streams.client.bytes().len() > MAX_STALLED_BYTES {
-            // Only the client's side is recorded, or the answers are lost: waiting would only cost memory.
-            while let Some(mut open) = self.open.pop_front() {
-                open.exchange.status = Status::Unanswered;
+            // Only the client's side is recorded, or the answers are lost: waiting would only cost memory. They may
+            // still come, and can't be told from those of later requests then.
+            while let Some(mut open) = self.pop() {
+                open.exchange.flags.insert(Flags::GAP);
                 out.exchanges.push(open.exchange);
             }
+            self.adrift.insert(Flags::GAP);
             return false;
         }
         self.stalled_at.get_or_insert(streams.server.end());
@@ -111,7 +137,7 @@ impl<T> Pairing<T> {
 
     /// Reading has come as far as it can for now: unless there are too many requests open, the client's side is read.
     pub fn caught_up(&mut self) {
-        if self.open.len() < MAX_OPEN {
+        if !self.is_crowded() {
             self.stalled_at = None;
         }
     }
@@ -131,21 +157,42 @@ impl<T> Pairing<T> {
         if let Some(lost) = self.lost
             && seen_at > lost.start
         {
-            self.uncertain = if self.open.len() > 1 { lost.flag } else { Flags::default() };
+            let several = self.open.len() > 1;
             self.close_lost(lost, seen_at, server, out);
+            self.in_step();
+            if several {
+                self.uncertain.insert(lost.flag);
+            }
         } else if self.open.is_empty() {
-            self.uncertain = Flags::default();
+            self.in_step();
         }
         exchange.flags.insert(self.uncertain);
         if !self.open.is_empty() {
             exchange.flags.insert(Flags::PIPELINED);
         }
-        self.open.push_back(Open { exchange, seen_at, detail });
+        let texts = [exchange.target.as_deref(), exchange.statement.as_deref()];
+        let text_bytes = texts.into_iter().flatten().map(str::len).sum();
+        self.text_bytes += text_bytes;
+        self.open.push_back(Open { exchange, seen_at, detail, text_bytes });
     }
 
-    /// Completes the oldest request with the answer `response`.
+    /// Nothing is open: what comes next belongs together.
+    fn in_step(&mut self) {
+        self.uncertain = self.adrift;
+        self.shifted = self.adrift;
+    }
+
+    fn pop(&mut self) -> Option<Open<T>> {
+        let open = self.open.pop_front()?;
+        self.text_bytes = self.text_bytes.saturating_sub(open.text_bytes);
+        Some(open)
+    }
+
+    /// Completes the oldest request with the answer `response`. How it went, as far as that was read, stands in the
+    /// request already.
     pub fn complete(&mut self, response: std::ops::Range<u64>, out: &mut Output) {
-        if let Some(mut open) = self.open.pop_front() {
+        if let Some(mut open) = self.pop() {
+            open.exchange.flags.insert(self.shifted);
             open.exchange.response = Some(response);
             out.exchanges.push(open.exchange);
         }
@@ -171,6 +218,11 @@ impl<T> Pairing<T> {
         if lost.begun {
             self.complete(lost.start..at, out);
         }
+        if self.open.len() > 1 {
+            // The lost part may hold answers to some of these: then the one found belongs to a later one.
+            self.uncertain.insert(lost.flag);
+            self.shifted.insert(lost.flag);
+        }
     }
 
     fn close_lost(&mut self, lost: Lost, at: u64, server: &mut Stream, out: &mut Output) {
@@ -178,12 +230,16 @@ impl<T> Pairing<T> {
         let ahead = at.saturating_sub(server.position());
         out.skipped(Side::Server, ahead);
         server.skip(ahead);
-        let mut response = lost.start..at;
+        let mut first = true;
         while let Some(front) = self.open.front_mut() {
+            // Answers to the ones pipelined behind the first lie somewhere in the lost part, if they were sent before
+            // its end: nothing of it is theirs for sure.
+            let start = if first { lost.start.max(front.seen_at).min(at) } else { at };
+            if !std::mem::take(&mut first) && front.seen_at >= at {
+                return;
+            }
             front.exchange.flags.insert(lost.flag);
-            self.complete(response, out);
-            // Answers to the ones pipelined behind it lie somewhere in the lost part: nothing of it is theirs for sure.
-            response = at..at;
+            self.complete(start..at, out);
         }
     }
 
@@ -197,21 +253,36 @@ impl<T> Pairing<T> {
         }
     }
 
-    /// Ends all that is open: a lost answer ends with the stream, the rest is unanswered.
+    /// Ends all that is open: a lost answer ends with the stream. Answers to what was sent behind its request may lie in
+    /// the lost part too; where none can, a request is unanswered.
     pub fn finish(&mut self, streams: &Streams, out: &mut Output) {
         let lost = self.lost.take();
+        let end = streams.server.end();
         let mut first = true;
-        while let Some(mut open) = self.open.pop_front() {
+        while let Some(mut open) = self.pop() {
+            let first = std::mem::take(&mut first);
             let exchange = &mut open.exchange;
             exchange.request.end = exchange.request.end.min(streams.client.end()).max(exchange.request.start);
+            let mut doubtful = self.shifted;
+            if exchange.flags.contains(self.uncertain) {
+                doubtful.insert(self.uncertain);
+            }
             match lost {
-                Some(lost) if std::mem::take(&mut first) && streams.server.end() > lost.start => {
+                Some(lost) if end > lost.start.max(open.seen_at) && (first || !lost.body) => {
                     exchange.flags.insert(lost.flag);
-                    exchange.response = Some(lost.start..streams.server.end());
+                    exchange.response = Some(if first { lost.start.max(open.seen_at)..end } else { end..end });
+                }
+                _ if doubtful != Flags::default() && end > open.seen_at => {
+                    exchange.flags.insert(doubtful);
+                    exchange.response = Some(end..end);
                 }
                 _ => exchange.status = Status::Unanswered,
             }
             out.exchanges.push(open.exchange);
+        }
+        if let Some(lost) = lost.filter(|lost| !lost.body) {
+            // Requests that are still to be read may be answered there as well.
+            self.adrift.insert(lost.flag);
         }
     }
 
@@ -262,6 +333,9 @@ impl From<bool> for Looks {
     }
 }
 
+/// Bytes at which it must be clear whether they begin a message: they are looked at anew with every chunk.
+const MAX_LOOK_BYTES: usize = 16 << 10;
+
 /// Looks for the start of a message at the cursor, at the starts of chunks and behind holes; true when the cursor stands
 /// at one. `chunk` is the start of the last chunk; `looks` gets the bytes at the cursor and whether a hole follows them.
 ///
@@ -281,7 +355,7 @@ pub(crate) fn find_start(
         let verdict = if stream.bytes().is_empty() { Looks::No } else { looks(stream.bytes(), cut) };
         match verdict {
             Looks::Yes => return true,
-            Looks::Open if !cut => return false,
+            Looks::Open if !cut && stream.bytes().len() <= MAX_LOOK_BYTES => return false,
             _ => pass_chunk(stream, side, chunk, out),
         }
     }

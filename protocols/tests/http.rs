@@ -229,3 +229,112 @@ fn credentials_are_secret() {
     assert_eq!(class_of("Basic"), Some(ByteClass::Secret));
     assert_eq!(class_of("x\r\n\r\n"), Some(ByteClass::Value));
 }
+
+fn statuses(out: &Output) -> Vec<Status> {
+    out.exchanges.iter().map(|e| e.status).collect()
+}
+
+fn bytes(text: &str) -> Piece {
+    Piece::Bytes(text.as_bytes().to_vec())
+}
+
+#[test]
+fn a_status_that_was_not_read_is_not_a_success() {
+    let next = "GET /2 HTTP/1.1\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let answered = |pieces: &[(bool, Piece)]| {
+        let mut all = vec![(C, bytes("GET /1 HTTP/1.1\r\n\r\n"))];
+        all.extend_from_slice(pieces);
+        all.extend([(C, bytes(next)), (S, bytes(ok))]);
+        run(parser("http", false).as_mut(), &all)
+    };
+    for head in ["", "HTTP/1.1 50"] {
+        let seen = [(S, bytes(head)), (S, Piece::Cut(500))];
+        let out = answered(if head.is_empty() { &seen[1..] } else { &seen });
+        assert_eq!(statuses(&out), [Status::Unknown, Status::Ok], "{head}");
+        assert_eq!(out.exchanges[0].flags, Flags::TRUNCATED);
+        assert_eq!((out.exchanges[0].code.as_deref(), out.exchanges[1].flags), (None, Flags::default()));
+        assert_eq!(out.exchanges[0].response, Some(0..head.len() as u64 + 500));
+    }
+    // The status was read, the rest of the head was not.
+    let out = answered(&[(S, bytes("HTTP/1.1 503 Gone wro")), (S, Piece::Cut(500))]);
+    assert_eq!(short(&out)[0], "GET /1 Error 503");
+    // An interim answer says nothing about the one that counts.
+    let out = answered(&[(S, bytes("HTTP/1.1 103 Early Hints\r\nLi")), (S, Piece::Cut(500))]);
+    assert_eq!(short(&out), ["GET /1 Unknown -", "GET /2 Ok 200"]);
+    let out = answered(&[(S, bytes("HTTP/1.1 103 Early Hints\r\nLi")), (S, Piece::Cut(500)), (S, bytes(ok))]);
+    assert_eq!(short(&out), ["GET /1 Ok 200", "GET /2 Ok 200"]);
+}
+
+#[test]
+fn an_answer_that_had_only_begun_is_incomplete() {
+    for (begun, expected) in [
+        ("HTTP", "GET / Unknown -"),
+        ("HTTP/1.1 200 OK\r\nServer: n", "GET / Ok 200"),
+        ("HTTP/1.1 404 Not F", "GET / Error 404"),
+        ("HTTP/1.1 103 Early Hi", "GET / Unknown -"),
+    ] {
+        let out = http(&[(C, "GET / HTTP/1.1\r\n\r\n"), (S, begun)]);
+        assert_eq!(short(&out), [expected]);
+        assert_eq!(out.exchanges[0].response, Some(0..begun.len() as u64));
+        assert_eq!(out.exchanges[0].flags, Flags::INCOMPLETE);
+    }
+}
+
+#[test]
+fn answers_to_pipelined_requests_in_a_hole_at_the_end_are_unknown() {
+    // The hole begins inside the second answer's chunks and holds the answers to all that follow.
+    let requests: String = (0..6).map(|i| format!("GET /{i} HTTP/1.1\r\n\r\n")).collect();
+    let first = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let second = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    let late = "GET /late HTTP/1.1\r\n\r\n";
+    for (cut, flag) in [(Piece::Cut(4000), Flags::TRUNCATED), (Piece::Lost(4000), Flags::GAP)] {
+        let end = (first.len() + second.len() + 4000) as u64;
+        let pieces = [(C, bytes(&requests)), (S, bytes(first)), (S, bytes(second)), (S, cut)];
+        let out = run(parser("http", false).as_mut(), &pieces);
+        use Status::{Ok, Unanswered, Unknown};
+        assert_eq!(statuses(&out), [Ok, Ok, Unknown, Unknown, Unknown, Unknown]);
+        assert_eq!(out.exchanges[1].response, Some(first.len() as u64..end));
+        assert!(out.exchanges[1..].iter().all(|e| e.flags.contains(flag)));
+        assert!(out.exchanges[2..].iter().all(|e| e.response == Some(end..end)));
+        // What was sent behind the last of the server's bytes can't be answered in them.
+        let pieces: Vec<_> = pieces.into_iter().chain([(C, bytes(late))]).collect();
+        let out = run(parser("http", false).as_mut(), &pieces);
+        assert_eq!(statuses(&out), [Ok, Ok, Unknown, Unknown, Unknown, Unknown, Unanswered]);
+    }
+}
+
+#[test]
+fn pipelined_requests_sent_behind_the_lost_part_stay_open() {
+    let ok = "HTTP/1.1 404 N\r\nContent-Length: 0\r\n\r\n";
+    let pieces = [
+        (C, bytes("GET /1 HTTP/1.1\r\n\r\n")),
+        (S, bytes("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")),
+        (S, Piece::Cut(100)),
+        (C, bytes("GET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n")),
+        (S, bytes(&ok.repeat(2))),
+    ];
+    let out = run(parser("http", false).as_mut(), &pieces);
+    assert_eq!(short(&out), ["GET /1 Ok 200", "GET /2 Error 404", "GET /3 Error 404"]);
+}
+
+#[test]
+fn an_answer_found_behind_lost_pipelined_ones_may_be_anothers() {
+    let requests: String = (0..4).map(|i| format!("GET /{i} HTTP/1.1\r\n\r\n")).collect();
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let pieces = [(C, bytes(&requests)), (S, bytes(ok)), (S, Piece::Cut(300)), (S, bytes(ok))];
+    let out = run(parser("http", false).as_mut(), &pieces);
+    use Status::{Ok, Unknown};
+    assert_eq!(statuses(&out), [Ok, Ok, Unknown, Unknown]);
+    let cut: Vec<_> = out.exchanges.iter().map(|e| e.flags.contains(Flags::TRUNCATED)).collect();
+    assert_eq!(cut, [false, true, true, true]);
+}
+
+#[test]
+fn a_body_up_to_the_end_answers_nothing_behind_it() {
+    let out = http(&[
+        (C, "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n"),
+        (S, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it"),
+    ]);
+    assert_eq!(statuses(&out), [Status::Ok, Status::Unanswered]);
+}

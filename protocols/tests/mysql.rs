@@ -5,7 +5,7 @@ mod conversations;
 
 use common::{Piece, packet, packets_from, parser, run};
 use conversations::{C, COLUMN, EOF, GREETING, OK, OK_EOF, S, login};
-use kfr_protocols::{ByteClass, Detected, Exchange, Flags, Output, Prefix, REGISTRY, SwitchedTo};
+use kfr_protocols::{ByteClass, Detected, Exchange, Flags, Output, Prefix, REGISTRY, Status, SwitchedTo};
 
 fn mysql(mid_stream: bool, sends: &[(bool, Vec<u8>)]) -> Output {
     let pieces: Vec<_> = sends.iter().map(|(client, bytes)| (*client, Piece::Bytes(bytes.clone()))).collect();
@@ -349,4 +349,146 @@ fn detection() {
     assert_eq!(detect(&packet(1, OK), &query("SELECT 1"), true), Detected::No);
     assert_eq!(detect(b"\x17\x03\x03\0\x20abc", b"\x17\x03\x03\0\x20abc", true), Detected::No);
     assert_eq!(detect(b"GET / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", true), Detected::No);
+}
+
+const BIG: usize = 0xff_ffff;
+
+/// A query whose first packet is as long as can be, and goes on with `more` bytes in the next.
+fn long_query(more: usize) -> Vec<u8> {
+    let mut sent = vec![0xff, 0xff, 0xff, 0, 3];
+    sent.extend_from_slice(b"insert into t values ('");
+    sent.resize(4 + BIG, b'y');
+    sent.extend(packet(1, &vec![b'y'; more]));
+    sent
+}
+
+#[test]
+fn the_size_of_a_long_command_is_known_whatever_was_cut() {
+    let login = [(S, packet(0, GREETING)), (C, login(0)), (S, packet(2, OK))];
+    let logged: usize = login.iter().filter(|(client, _)| *client == C).map(|(_, bytes)| bytes.len()).sum();
+    let whole = long_query(1 << 20);
+    let size = whole.len();
+    let answer = packet(2, b"\0\x01\0\x02\0\0\0");
+    let next = [(C, query("select 1")), (S, packets_from(1, &[b"\x01", COLUMN, EOF, b"\x011", EOF]))];
+    // What a call keeps, and what a call sends at most: the second packet's header is in a hole, on its edges, or seen.
+    for (kept, call) in
+        [(4096, size), (4096, 2 << 20), (4096, 4 + BIG), (2, 4 + BIG), (4096, 4 + BIG - 2), (size, size)]
+    {
+        let mut pieces: Vec<_> = login.iter().map(|(c, bytes)| (*c, Piece::Bytes(bytes.clone()))).collect();
+        for sent in whole.chunks(call) {
+            let kept = if pieces.len() == login.len() { kept.max(30) } else { kept }.min(sent.len());
+            pieces.push((C, Piece::Bytes(sent[..kept].to_vec())));
+            if kept < sent.len() {
+                pieces.push((C, Piece::Cut((sent.len() - kept) as u64)));
+            }
+        }
+        pieces.push((S, Piece::Bytes(answer.clone())));
+        pieces.extend(next.iter().map(|(c, bytes)| (*c, Piece::Bytes(bytes.clone()))));
+        let out = run(parser("mysql", false).as_mut(), &pieces);
+        let found: Vec<_> = out.exchanges.iter().map(|e| (&*e.op, e.status, e.rows)).collect();
+        assert_eq!(found, [("query", Status::Ok, Some(1)); 2], "{kept} of {call}");
+        let sizes: Vec<_> = out.exchanges.iter().map(|e| e.request.clone()).collect();
+        assert_eq!(sizes[0], logged as u64..(logged + size) as u64, "{kept} of {call}");
+    }
+}
+
+#[test]
+fn long_data_without_an_answer_is_counted_whole() {
+    let mut sent = vec![0xff, 0xff, 0xff, 0, 0x18, 1, 0, 0, 0, 0, 0];
+    let size = 4 + BIG + 4 + 5000;
+    let head = sent.len();
+    let pieces = [
+        (S, Piece::Bytes(packet(0, GREETING))),
+        (C, Piece::Bytes(login(0))),
+        (S, Piece::Bytes(packet(2, OK))),
+        (C, Piece::Bytes(std::mem::take(&mut sent))),
+        (C, Piece::Cut((size - head) as u64)),
+        (C, Piece::Bytes(packet(0, b"\x0e"))),
+        (S, Piece::Bytes(packet(1, OK))),
+    ];
+    let out = run(parser("mysql", false).as_mut(), &pieces);
+    let sizes: Vec<_> = out.exchanges.iter().map(|e| (&*e.op, e.request.end - e.request.start)).collect();
+    assert_eq!(sizes, [("send_long_data", size as u64), ("ping", 5)]);
+}
+
+#[test]
+fn a_command_that_nobody_knows_is_one() {
+    let error = packet(1, b"\xff\x17\x04#08S01Unknown command");
+    let ping = [(C, packet(0, b"\x0e")), (S, packet(1, OK))];
+    for first in [true, false] {
+        let mut sends = if first { vec![] } else { ping.to_vec() };
+        sends.extend([(C, packet(0, b"\x77abc")), (S, error.clone())]);
+        sends.extend(ping.clone());
+        let out = logged_in(0, &sends);
+        let found = &out.exchanges[usize::from(!first)];
+        assert_eq!((&*found.op, found.status, found.code.as_deref()), ("command 119", Status::Error, Some("1047")));
+        assert_eq!(short(&out).last().map(String::as_str), Some("ping - Ok -"));
+        assert!(!out.rejected);
+    }
+    // Without a login before it this is no MySQL.
+    assert!(mysql(false, &[(S, packet(0, GREETING)), (C, packet(0, b"\x77abc"))]).exchanges.is_empty());
+}
+
+#[test]
+fn the_first_packet_of_each_result_tells_how_it_went() {
+    let cut = |answer: &[u8], kept: usize| {
+        let mut pieces: Vec<_> = [(S, packet(0, GREETING)), (C, login(0)), (S, packet(2, OK)), (C, query("call p()"))]
+            .map(|(c, bytes)| (c, Piece::Bytes(bytes)))
+            .to_vec();
+        if kept > 0 {
+            pieces.push((S, Piece::Bytes(answer[..kept].to_vec())));
+        }
+        pieces.push((S, Piece::Cut(5000)));
+        pieces.extend([(C, Piece::Bytes(packet(0, b"\x0e"))), (S, Piece::Bytes(packet(1, OK)))]);
+        let out = run(parser("mysql", false).as_mut(), &pieces);
+        assert_eq!(out.exchanges.len(), 2, "{kept}");
+        assert_eq!(out.exchanges[0].flags, Flags::TRUNCATED, "{kept}");
+        out.exchanges[0].status
+    };
+    let more: &[u8] = b"\xfe\0\0\x0a\0";
+    let results = packets_from(1, &[b"\x01", COLUMN, EOF, b"\x011", more, b"\x01", COLUMN, EOF, b"\x011"]);
+    let first_end = packets_from(1, &[b"\x01", COLUMN, EOF, b"\x011", more]).len();
+    let expected = |kept: usize| match kept {
+        // The kind of a result is its first byte behind the header.
+        0..5 => Status::Unknown,
+        _ if kept < first_end => Status::Ok,
+        _ if kept < first_end + 5 => Status::Unknown,
+        _ => Status::Ok,
+    };
+    for kept in 0..results.len() {
+        assert_eq!(cut(&results, kept), expected(kept), "{kept}");
+    }
+    let error = packet(1, b"\xff\x28\x04#42000You have an error");
+    assert_eq!(cut(&error, 5), Status::Error);
+}
+
+#[test]
+fn a_request_for_a_file_is_not_yet_an_answer() {
+    let mut pieces: Vec<_> = [
+        (S, packet(0, GREETING)),
+        (C, login(0)),
+        (S, packet(2, OK)),
+        (C, query("LOAD DATA LOCAL INFILE 'x' INTO TABLE t")),
+        (S, packet(1, b"\xfbx")),
+        (C, [packet(2, b"1,2,3\n"), packet(3, b"")].concat()),
+    ]
+    .map(|(c, bytes)| (c, Piece::Bytes(bytes)))
+    .to_vec();
+    pieces.push((S, Piece::Cut(11)));
+    let out = run(parser("mysql", false).as_mut(), &pieces);
+    assert_eq!((out.exchanges[0].status, out.exchanges[0].rows), (Status::Unknown, None));
+    assert_eq!(out.exchanges[0].flags, Flags::TRUNCATED);
+}
+
+#[test]
+fn an_execute_right_behind_its_prepare_gets_its_own_answer() {
+    // MariaDB: -1 stands for the statement just prepared, whose answer is not waited for.
+    let prepare = packet(0, b"\x16SELECT a FROM t WHERE id = ?");
+    let execute = packet(0, b"\x17\xff\xff\xff\xff\0\x01\0\0\0\0\x01\x03\0\x2a\0\0\0");
+    let prepared = packets_from(1, &[b"\0\x01\0\0\0\0\0\x01\0\0\0\0", COLUMN]);
+    let error = packet(1, b"\xff\x28\x04#42000no");
+    let out = mysql(true, &[(C, [prepare, execute].concat()), (S, prepared.clone()), (S, error)]);
+    let found: Vec<_> = out.exchanges.iter().map(|e| (&*e.op, e.status, e.response.clone())).collect();
+    let at = prepared.len() as u64;
+    assert_eq!(found, [("prepare", Status::Ok, Some(0..at)), ("execute", Status::Error, Some(at..at + 15))]);
 }

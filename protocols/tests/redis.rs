@@ -5,7 +5,7 @@ mod conversations;
 
 use common::{Piece, parser, run, talk};
 use conversations::{C, S};
-use kfr_protocols::{ByteClass, Detected, Exchange, Flags, Output, Prefix, REGISTRY, SwitchedTo};
+use kfr_protocols::{ByteClass, Detected, Exchange, Flags, Output, Prefix, REGISTRY, Status, SwitchedTo};
 
 fn command(words: &[&str]) -> String {
     let mut text = format!("*{}\r\n", words.len());
@@ -239,4 +239,77 @@ fn detection() {
     assert_eq!(detect(b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK"), Detected::No);
     // The directions are the wrong way round.
     assert_eq!(detect(b"+OK\r\n", b"*1\r\n$4\r\nPING\r\n"), Detected::No);
+}
+
+#[test]
+fn nameless_commands_say_why_and_that_they_were_pipelined() {
+    let bytes = |text: &str| Piece::Bytes(text.as_bytes().to_vec());
+    let set = command(&["SET", "k", "v"]);
+    // The limit cuts between two commands: nothing of the third is seen.
+    let pieces = [(C, bytes(&set.repeat(2))), (C, Piece::Cut(3 * set.len() as u64)), (S, bytes(&"+OK\r\n".repeat(5)))];
+    let out = run(parser("redis", false).as_mut(), &pieces);
+    assert_eq!(short(&out)[2..], ["? - Ok 5", "? - Ok 5", "? - Ok 5"]);
+    let mut both = Flags::TRUNCATED;
+    both.insert(Flags::PIPELINED);
+    assert!(out.exchanges[2..].iter().all(|e| e.flags == both), "{:#?}", out.exchanges);
+    // A send that was lost whole, when nothing was open: what it held was no pipeline for sure.
+    let pieces = [
+        (C, bytes(&set)),
+        (S, bytes("+OK\r\n")),
+        (C, Piece::Lost(set.len() as u64)),
+        (S, bytes("+OK\r\n")),
+        (C, bytes(&set)),
+        (S, bytes("+OK\r\n")),
+    ];
+    let out = run(parser("redis", false).as_mut(), &pieces);
+    assert_eq!(short(&out), ["SET k Ok 5", "? - Ok 5", "SET k Ok 5"]);
+    assert_eq!(out.exchanges[1].flags, Flags::GAP);
+}
+
+#[test]
+fn the_kind_of_a_reply_tells_how_it_went() {
+    let bytes = |text: &str| Piece::Bytes(text.as_bytes().to_vec());
+    let get = command(&["GET", "k"]);
+    for (seen, status) in
+        [("", Status::Unknown), ("*2\r\n$3\r\nabc\r\n", Status::Ok), (">2\r\n+message\r\n", Status::Unknown)]
+    {
+        let mut pieces = vec![(C, bytes(&get)), (S, Piece::Cut(50)), (C, bytes(&get)), (S, bytes(":1\r\n"))];
+        if !seen.is_empty() {
+            pieces.insert(1, (S, bytes(seen)));
+        }
+        let out = run(parser("redis", false).as_mut(), &pieces);
+        assert_eq!(out.exchanges.iter().map(|e| e.status).collect::<Vec<_>>(), [status, Status::Ok], "{seen}");
+        assert_eq!(out.exchanges[0].flags, Flags::TRUNCATED);
+    }
+    for (begun, status) in [("-ERR wro", Status::Error), ("+O", Status::Ok), ("|1\r\n+a", Status::Unknown)] {
+        let out = redis(&[(C, &get), (S, begun)]);
+        assert_eq!((out.exchanges[0].status, out.exchanges[0].flags), (status, Flags::INCOMPLETE), "{begun}");
+        assert_eq!(out.exchanges[0].response, Some(0..begun.len() as u64));
+    }
+}
+
+#[test]
+fn commands_pipelined_behind_a_lost_reply_are_unknown() {
+    let bytes = |text: &str| Piece::Bytes(text.as_bytes().to_vec());
+    let pieces =
+        [(C, bytes(&command(&["GET", "k"]).repeat(3))), (S, bytes("*2\r\n$3\r\nabc\r\n")), (S, Piece::Cut(500))];
+    let out = run(parser("redis", false).as_mut(), &pieces);
+    assert_eq!(short(&out), ["GET k Ok 513", "GET k Unknown 0", "GET k Unknown 0"]);
+    assert!(out.exchanges.iter().all(|e| e.flags.contains(Flags::TRUNCATED)));
+}
+
+#[test]
+fn what_came_before_a_command_does_not_answer_it() {
+    // Joined in the middle: the server's bytes are the rest of an older reply.
+    let out = talk("redis", true, &[(S, b"rest\r\n"), (C, command(&["GET", "k"]).as_bytes())]);
+    assert_eq!(out.exchanges[0].status, Status::Unanswered);
+    assert_eq!(out.exchanges[0].response, None);
+}
+
+#[test]
+fn errors_inside_attributes_are_not_collected() {
+    let error = format!("!600\r\n{}\r\n", "e".repeat(600));
+    let reply = format!("|10\r\n{}+OK\r\n", error.repeat(20));
+    let out = redis(&[(C, &command(&["GET", "k"])), (S, &reply)]);
+    assert_eq!(short(&out), [format!("GET k Ok {}", reply.len())]);
 }

@@ -41,7 +41,8 @@ struct Line<'a> {
     protocol: &'a str,
     op: &'a str,
     target: Option<&'a str>,
-    status: &'static str,
+    /// Null where nothing that tells was read.
+    status: Option<&'static str>,
     code: Option<&'a str>,
     error: Option<&'a str>,
     client: PeerRecord,
@@ -103,9 +104,10 @@ pub fn request_line(world: &World, request: &Request) -> KeyedLine {
         op: &exchange.op,
         target: masked.as_deref().or(exchange.target.as_deref()),
         status: match exchange.status {
-            Status::Ok => "ok",
-            Status::Error => "error",
-            Status::Unanswered => "unanswered",
+            Status::Unknown => None,
+            Status::Ok => Some("ok"),
+            Status::Error => Some("error"),
+            Status::Unanswered => Some("unanswered"),
         },
         code: exchange.code.as_deref(),
         error: exchange.error.as_deref(),

@@ -1,5 +1,7 @@
 //! Checks over services and their endpoints.
 
+use kfr_protocols::NAMELESS;
+
 use super::cause::{Trouble, endpoint_name};
 use super::{ENOUGH, Found, Verdict, WARNING_RATIO, codes, failing, finding, subject, verify};
 use crate::report::document::{Confidence, Document, Endpoint, Service, Severity};
@@ -12,7 +14,9 @@ const CLIENT_RATIO: f64 = 0.1;
 
 fn endpoints(document: &Document) -> impl Iterator<Item = (usize, usize, &Service, &Endpoint)> {
     document.services.iter().enumerate().flat_map(|(number, service)| {
-        service.endpoints.iter().enumerate().map(move |(place, endpoint)| (number, place, service, endpoint))
+        // What has no name is no endpoint, but whatever was cut.
+        let named = service.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.op != NAMELESS);
+        named.map(move |(place, endpoint)| (number, place, service, endpoint))
     })
 }
 
@@ -30,21 +34,25 @@ pub fn errors(document: &Document) -> Verdict {
     for (number, place, service, endpoint) in endpoints(document) {
         let golden = &endpoint.golden;
         let failed = golden.server_errors();
-        let Some((severity, confidence)) = failing(failed, golden.requests) else { continue };
+        let Some((severity, confidence)) = failing(failed, golden.judged()) else { continue };
         let about = endpoint_name(document, number, place);
-        let share = percent(failed as f64 / golden.requests as f64);
+        let share = percent(failed as f64 / golden.judged() as f64);
         let is_http = endpoint.protocol.starts_with("http");
         let codes = codes(endpoint, |code| !is_http || !is_client_code(code));
-        let title = format!("{about}: {failed} of {} requests failed, {share}{codes}", golden.requests);
+        let title = format!("{about}: {failed} of {} requests failed, {share}{codes}", golden.judged());
         let mut one = finding(severity, confidence, subject("service", &service.name, Some(&service.id)), title);
         one.id = about;
         one.onset_ns = endpoint.errors_since_ns;
-        one.reasons = vec![format!("{} in {} requests", plural(failed, "error", "errors"), golden.requests)];
+        one.reasons = vec![format!("{} in {} requests", plural(failed, "error", "errors"), golden.judged())];
         if golden.client_errors > 0 {
             let refused = plural(golden.client_errors, "more request was", "more requests were");
             one.reasons.push(format!("{refused} refused as the client's fault (4xx)"));
         }
-        if golden.unanswered == 0 {
+        if golden.unknown > 0 {
+            let unknown = plural(golden.unknown, "more, whose outcome was", "more, whose outcomes were");
+            one.reasons.push(format!("{unknown} not seen, not counted here"));
+        }
+        if golden.unanswered == 0 && golden.unknown == 0 {
             one.ruled_out.push("lost connections: every request was answered".to_string());
         }
         one.evidence = endpoint.first_error.as_ref().map(|error| error.evidence.clone()).unwrap_or_default();
@@ -60,7 +68,7 @@ pub fn client_errors(document: &Document) -> Verdict {
     let mut found: Vec<(f64, Found)> = Vec::new();
     for (number, place, service, endpoint) in endpoints(document) {
         let golden = &endpoint.golden;
-        let (refused, requests) = (golden.client_errors, golden.requests);
+        let (refused, requests) = (golden.client_errors, golden.judged());
         if requests < ENOUGH || refused as f64 <= requests as f64 * CLIENT_RATIO {
             continue;
         }
@@ -93,12 +101,12 @@ pub fn client_errors(document: &Document) -> Verdict {
 /// Services that leave requests unanswered.
 pub fn unanswered(document: &Document) -> Verdict {
     let services = document.services.iter().filter(|service| {
-        service.inbound.requests >= ENOUGH
-            && service.inbound.unanswered as f64 > service.inbound.requests as f64 * WARNING_RATIO
+        service.inbound.judged() >= ENOUGH
+            && service.inbound.unanswered as f64 > service.inbound.judged() as f64 * WARNING_RATIO
     });
     let found = services.map(|service| {
         let golden = &service.inbound;
-        let title = format!("{} left {} of {} requests unanswered", service.name, golden.unanswered, golden.requests);
+        let title = format!("{} left {} of {} requests unanswered", service.name, golden.unanswered, golden.judged());
         let mut one =
             finding(Severity::Warning, Confidence::Medium, subject("service", &service.name, Some(&service.id)), title);
         one.reasons = vec!["the connection or the recording ended before the answer".to_string()];
@@ -142,4 +150,48 @@ pub fn latency(document: &Document) -> Verdict {
 fn worst(mut found: Vec<(f64, Found)>) -> Verdict {
     found.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.finding.title.cmp(&other.finding.title)));
     Verdict::ran(found.into_iter().take(MOST).map(|(_, found)| found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::document::Golden;
+
+    fn document(op: &str, golden: Golden) -> Document {
+        let endpoint = Endpoint { op: op.to_string(), protocol: "redis".to_string(), golden, ..Endpoint::default() };
+        let service = Service { name: "cache".to_string(), endpoints: vec![endpoint], ..Service::default() };
+        Document { services: vec![service], ..Document::default() }
+    }
+
+    fn titles(check: fn(&Document) -> Verdict, document: &Document) -> Vec<String> {
+        match check(document) {
+            Verdict::Ran(found) => found.into_iter().map(|found| found.finding.title).collect(),
+            Verdict::NotRun(reason) => vec![reason],
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_raises_nothing() {
+        let bad = Golden {
+            requests: 100,
+            errors: 50,
+            error_ratio: Some(0.5),
+            p95_ns: Some(9_000_000_000),
+            ..Golden::default()
+        };
+        for (op, findings) in [("GET", 1), (NAMELESS, 0)] {
+            let document = document(op, bad.clone());
+            assert_eq!(titles(errors, &document).len(), findings, "{op}");
+            assert_eq!(titles(latency, &document).len(), findings, "{op}");
+        }
+    }
+
+    #[test]
+    fn errors_are_a_share_of_what_was_seen() {
+        let golden = Golden { requests: 100, errors: 15, unknown: 70, error_ratio: Some(0.5), ..Golden::default() };
+        assert_eq!(titles(errors, &document("GET", golden.clone())), ["GET on cache: 15 of 30 requests failed, 50.0%"]);
+        // Too few of which it is known.
+        let golden = Golden { errors: 5, unknown: 95, ..golden };
+        assert!(titles(errors, &document("GET", golden)).is_empty());
+    }
 }

@@ -123,7 +123,7 @@ pub fn errors(document: &Document) -> Verdict {
         return not_run;
     }
     let found = document.sql.iter().filter_map(|statement| {
-        let (severity, confidence) = failing(statement.errors, statement.calls)?;
+        let (severity, confidence) = failing(statement.errors, statement.judged())?;
         let place = place_of(document, Trouble::Errors, statement);
         let endpoint = place.and_then(|(_, service, place)| document.services.get(service)?.endpoints.get(place));
         let codes = endpoint.map(|endpoint| codes(endpoint, |_| true)).unwrap_or_default();
@@ -131,7 +131,7 @@ pub fn errors(document: &Document) -> Verdict {
             "{}: {} of {} calls failed{codes}",
             one_line(&statement.text, 100),
             statement.errors,
-            statement.calls
+            statement.judged()
         );
         let mut one = with_exemplar(
             document,

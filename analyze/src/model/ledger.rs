@@ -19,6 +19,10 @@ pub struct Ledger {
     pub gaps: u64,
     /// Bytes passed over by decoders to find a message boundary.
     pub skipped_bytes: u64,
+    /// Requests whose outcome was not seen.
+    pub unknown_outcomes: u64,
+    /// Requests without a name, because the bytes that hold it were cut or lost.
+    pub nameless_requests: u64,
     /// Bytes of connections whose protocol was not recognised.
     pub unknown_bytes: u64,
     /// Connections with such bytes.
@@ -60,6 +64,8 @@ impl Ledger {
         self.unseen_bytes += other.unseen_bytes;
         self.gaps += other.gaps;
         self.skipped_bytes += other.skipped_bytes;
+        self.unknown_outcomes += other.unknown_outcomes;
+        self.nameless_requests += other.nameless_requests;
         self.unknown_bytes += other.unknown_bytes;
         self.unknown_connections += other.unknown_connections;
         self.encrypted_bytes += other.encrypted_bytes;

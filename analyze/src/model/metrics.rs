@@ -35,6 +35,8 @@ pub struct Golden {
     pub client_errors: u64,
     /// Of these, not answered.
     pub unanswered: u64,
+    /// Of these, with an outcome that was not seen: neither errors nor successes.
+    pub unknown: u64,
     /// Of these, slower than [`SLOW_NS`].
     pub slow: u64,
     /// Durations of those answered, ns.
@@ -58,6 +60,8 @@ pub struct Point {
     pub requests: u64,
     /// Of these, errors.
     pub errors: u64,
+    /// Of these, with an outcome that was not seen.
+    pub unknown: u64,
     /// Durations of those answered, ns.
     pub durations: Histogram,
 }
@@ -71,7 +75,9 @@ impl Golden {
             let first = Some(Exemplar::of(request));
             self.first_error = first_error((self.first_error, self.fails()), (first, !by_client));
         }
+        let unknown = request.exchange.status == Status::Unknown;
         self.requests += 1;
+        self.unknown += u64::from(unknown);
         self.errors += u64::from(error);
         self.client_errors += u64::from(by_client);
         self.unanswered += u64::from(request.exchange.status == Status::Unanswered);
@@ -89,6 +95,7 @@ impl Golden {
             if let Some(point) = self.series.get_mut(step) {
                 point.requests += 1;
                 point.errors += u64::from(error);
+                point.unknown += u64::from(unknown);
                 if let Some(duration) = request.duration_ns {
                     point.durations.record(duration);
                 }
@@ -107,6 +114,7 @@ impl Golden {
         self.errors += other.errors;
         self.client_errors += other.client_errors;
         self.unanswered += other.unanswered;
+        self.unknown += other.unknown;
         self.slow += other.slow;
         self.durations.merge(&other.durations);
         self.request_bytes += other.request_bytes;
@@ -118,6 +126,7 @@ impl Golden {
         for (point, more) in self.series.iter_mut().zip(&other.series) {
             point.requests += more.requests;
             point.errors += more.errors;
+            point.unknown += more.unknown;
             point.durations.merge(&more.durations);
         }
     }
@@ -176,6 +185,8 @@ pub struct Step {
     pub errors: u32,
     /// Of these, the client's own.
     pub client_errors: u32,
+    /// Requests whose outcome was not seen.
+    pub unknown: u32,
 }
 
 /// Kept for the first endpoints of a shard only: a series with histograms for each of thousands would take gigabytes.
@@ -197,6 +208,7 @@ impl EndpointCounts {
             step.requests = step.requests.saturating_add(1);
             step.errors = step.errors.saturating_add(error.into());
             step.client_errors = step.client_errors.saturating_add((error && is_client_error(request)).into());
+            step.unknown = step.unknown.saturating_add((request.exchange.status == Status::Unknown).into());
         }
         if let Some(code) = request.exchange.code.as_deref().filter(|code| error && code.len() <= MAX_CODE_BYTES) {
             detail.count(code, 1);
@@ -214,6 +226,7 @@ impl EndpointCounts {
             sum.requests = sum.requests.saturating_add(part.requests);
             sum.errors = sum.errors.saturating_add(part.errors);
             sum.client_errors = sum.client_errors.saturating_add(part.client_errors);
+            sum.unknown = sum.unknown.saturating_add(part.unknown);
         }
         for (code, count) in &more.codes {
             detail.count(code, *count);
@@ -471,9 +484,21 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_beyond_the_bound_are_counted_together() {
-        let mut metrics = Metrics::default();
-        let mut request = Request {
+    fn an_outcome_that_was_not_seen_is_neither_error_nor_success() {
+        use kfr_protocols::Status::{Error, Ok, Unanswered, Unknown};
+        let mut request = request();
+        let (mut a, mut b) = (Golden::default(), Golden::default());
+        for (status, first) in [(Ok, true), (Unknown, true), (Error, false), (Unknown, false), (Unanswered, false)] {
+            request.exchange.status = status;
+            if first { &mut a } else { &mut b }.record(&request, Some(1));
+        }
+        a.merge(&b);
+        assert_eq!((a.requests, a.errors, a.unanswered, a.unknown), (5, 1, 1, 2));
+        assert_eq!((a.series[1].requests, a.series[1].errors, a.series[1].unknown), (5, 1, 2));
+    }
+
+    fn request() -> Request {
+        Request {
             connection: 0,
             number: 0,
             observer_is_client: true,
@@ -484,7 +509,13 @@ mod tests {
             duration_ns: Some(1),
             server_ns: None,
             evidence: Default::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn endpoints_beyond_the_bound_are_counted_together() {
+        let mut metrics = Metrics::default();
+        let mut request = request();
         for number in 0..MAX_ENDPOINTS + 100 {
             request.exchange.target = Some(format!("/{}", word(number)).into());
             metrics.record(&request, 0, 1, 0);

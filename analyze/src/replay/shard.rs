@@ -1,7 +1,7 @@
 //! A fixed share of all connections, replayed in the order of the file.
 
 use kfr_bundle::events::{MISSING_NOTHING, MISSING_PEER_KEEPS};
-use kfr_protocols::Output;
+use kfr_protocols::{NAMELESS, Output, Status};
 use rustc_hash::FxHashMap;
 
 use crate::model::{EdgeKey, Golden, Ledger, Loss, Metrics, Request};
@@ -37,6 +37,10 @@ pub struct Produce {
     pub lines: Vec<KeyedLine>,
     /// Requests.
     pub requests: u64,
+    /// Of these, with an outcome that was not seen.
+    pub unknown_outcomes: u64,
+    /// Of these, without a name.
+    pub nameless: u64,
 }
 
 /// What a shard comes to.
@@ -148,6 +152,8 @@ impl Shard {
         for (reason, loss) in self.missing.iter().enumerate().filter(|(_, loss)| loss.events > 0) {
             self.output.ledger.missing.insert(reason as u8, *loss);
         }
+        self.output.ledger.unknown_outcomes = self.output.produce.unknown_outcomes;
+        self.output.ledger.nameless_requests = self.output.produce.nameless;
         self.output
     }
 }
@@ -157,6 +163,8 @@ fn collect<'a>(context: &'a dyn Context, connection: u32, produce: &'a mut Produ
     move |mut request: Request| {
         request.connection = connection;
         produce.requests += 1;
+        produce.unknown_outcomes += u64::from(request.exchange.status == Status::Unknown);
+        produce.nameless += u64::from(&*request.exchange.op == NAMELESS);
         context.produce(&request, produce);
     }
 }

@@ -22,13 +22,14 @@ pub enum Health {
 }
 
 impl Health {
-    /// By the share of failures. What clients did wrong (HTTP 4xx) is no sign of bad health.
+    /// By the share of failures among the requests whose outcome is known. What clients did wrong (HTTP 4xx) is no sign of
+    /// bad health.
     #[must_use]
     pub fn of_golden(golden: &Golden) -> Self {
-        if golden.requests == 0 {
+        if golden.judged() == 0 {
             return Self::Unknown;
         }
-        let ratio = golden.server_errors() as f64 / golden.requests as f64;
+        let ratio = golden.server_errors() as f64 / golden.judged() as f64;
         if ratio >= ERRORS_CRITICAL {
             Self::Critical
         } else if ratio >= ERRORS_WARNING {

@@ -81,7 +81,7 @@ fn golden_row(golden: &Golden) -> String {
     [
         text::or_none(golden.rate_per_s, text::significant),
         text::count(golden.requests),
-        text::share(golden.errors, golden.requests),
+        text::share(golden.errors, golden.judged()),
         text::or_none(golden.p50_ns, text::duration),
         text::or_none(golden.p99_ns, text::duration),
         text::or_none(golden.max_ns, text::duration),

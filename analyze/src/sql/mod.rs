@@ -21,6 +21,8 @@ pub struct Statement {
     pub errors: u64,
     /// Of these, unanswered.
     pub unanswered: u64,
+    /// Of these, with an outcome that was not seen.
+    pub unknown: u64,
     /// Durations, ns.
     pub durations: Histogram,
     /// Rows sent or affected, where the protocol says so.
@@ -85,6 +87,7 @@ impl Statements {
         statement.calls += 1;
         statement.errors += u64::from(request.exchange.status == Status::Error);
         statement.unanswered += u64::from(request.exchange.status == Status::Unanswered);
+        statement.unknown += u64::from(request.exchange.status == Status::Unknown);
         statement.flags.insert(request.exchange.flags);
         statement.callers.insert(client);
         statement.servers.insert(server);
@@ -121,6 +124,7 @@ impl Statements {
             sum.calls += more.calls;
             sum.errors += more.errors;
             sum.unanswered += more.unanswered;
+            sum.unknown += more.unknown;
             sum.durations.merge(&more.durations);
             sum.rows += more.rows;
             sum.calls_with_rows += more.calls_with_rows;

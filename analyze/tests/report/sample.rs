@@ -33,6 +33,7 @@ pub fn golden(seed: u64, per_s: u64, p50: u64, p99: u64, factor: u64, bad: u64) 
                 start_ns: START + i * SECOND,
                 requests,
                 errors,
+                unknown: 0,
                 p50_ns: (requests > 0).then(|| p50 * spread / 100 * if late > 1 { late.min(3) } else { 1 }),
                 p99_ns: (requests > 0).then(|| p99 * spread / 100 * late),
             }
@@ -45,6 +46,7 @@ pub fn golden(seed: u64, per_s: u64, p50: u64, p99: u64, factor: u64, bad: u64) 
         errors,
         client_errors: 0,
         unanswered: u64::from(bad > 0) * 3,
+        unknown: 0,
         rate_per_s: Some(requests as f64 / LENGTH as f64),
         error_ratio: (requests > 0).then(|| errors as f64 / requests as f64),
         p50_ns: Some(p50 * factor.min(2)),

@@ -7,9 +7,10 @@ mod marks;
 
 use std::ops::Range;
 
-use crate::pairing::{Chunks, Looks, MAX_OPEN, Pairing, drop_all, find_start, hole_flag, pass_chunk};
+use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
-    ByteClass, Exchange, Flags, Options, Output, Parser, Protocol, Side, Status, Streams, Switched, SwitchedTo, text,
+    ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Streams, Switched,
+    SwitchedTo, text,
 };
 use body::{Chunked, Step};
 
@@ -270,7 +271,7 @@ impl Http {
             text::bounded(&head::mask_target(target), text::MAX_TEXT_BYTES, line.cut)
         };
         let mut exchange = Exchange {
-            op: if method.is_empty() { "?".into() } else { text::bounded(method, 64, false) },
+            op: if method.is_empty() { NAMELESS.into() } else { text::bounded(method, 64, false) },
             target: Some(shown),
             ..Exchange::default()
         };
@@ -398,11 +399,13 @@ impl Http {
         }
         let Some(front) = self.pairing.front_mut() else { return false };
         let asked = front.detail;
-        front.exchange.code = Some(code_text(code));
-        if code >= 400 {
-            front.exchange.status = Status::Error;
-            front.exchange.error = reason(head);
+        if (100..200).contains(&code) && code != 101 {
+            // An interim answer whose end is not seen: the one that counts comes behind it.
+            let flag = if hole.is_some() { flag } else { Flags::TRUNCATED };
+            self.lose_response(streams, start, false, flag, chunk, out);
+            return true;
         }
+        set_status(&mut front.exchange, code, head);
         if end.is_none() {
             let flag = if hole.is_some() { flag } else { Flags::TRUNCATED };
             self.resume_after_connect(asked);
@@ -442,6 +445,20 @@ impl Http {
         true
     }
 
+    /// The end came within an answer's head: what of it was read counts.
+    fn finish_head(&mut self, streams: &mut Streams, out: &mut Output) {
+        let (bytes, at) = (streams.server.bytes(), streams.server.position());
+        let Some(front) = self.pairing.front_mut().filter(|front| front.seen_at <= at && !bytes.is_empty()) else {
+            return;
+        };
+        match head::status_line(bytes) {
+            Ok(100 | 102..200) => {}
+            Ok(code) => set_status(&mut front.exchange, code, bytes),
+            Err(_) => {}
+        }
+        self.pairing.finish_incomplete(at, streams, out);
+    }
+
     fn resume_after_connect(&mut self, asked: Asked) {
         if matches!((asked, &self.asking), (Asked::Connect, Asking::Paused)) {
             self.asking = Asking::Head { scanned: 0 };
@@ -478,7 +495,7 @@ impl Parser for Http {
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        while self.pairing.len() >= MAX_OPEN && !self.tunnel {
+        while self.pairing.is_crowded() && !self.tunnel {
             self.pairing.finish(streams, out);
             self.parse(streams, out);
         }
@@ -500,12 +517,21 @@ impl Parser for Http {
                 Answering::Length { start, .. } | Answering::Chunked { start, .. } => {
                     self.pairing.finish_incomplete(start, streams, out);
                 }
-                Answering::Head { .. } => {}
+                Answering::Head { .. } => self.finish_head(streams, out),
             }
         }
         self.pairing.finish(streams, out);
         drop_all(&mut streams.client, Side::Client, out);
         drop_all(&mut streams.server, Side::Server, out);
+    }
+}
+
+/// Notes what a status line says.
+fn set_status(exchange: &mut Exchange, code: u16, head: &[u8]) {
+    exchange.code = Some(code_text(code));
+    exchange.status = if code >= 400 { Status::Error } else { Status::Ok };
+    if code >= 400 {
+        exchange.error = reason(head);
     }
 }
 

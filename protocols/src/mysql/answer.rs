@@ -90,11 +90,6 @@ impl Default for Answering {
 }
 
 impl Answering {
-    /// Where the answer that is being read begins.
-    pub fn begun(&self) -> Option<u64> {
-        self.start
-    }
-
     fn reset(&mut self) {
         *self = Self { deprecate_eof: self.deprecate_eof, ..Self::default() };
     }
@@ -224,6 +219,10 @@ impl MySql {
     fn answered(&mut self, end: u64, out: &mut Output) {
         let start = self.answering.start.unwrap_or(end);
         if let Some(front) = self.pairing.front_mut() {
+            if front.exchange.status == Status::Unknown {
+                // It was read to its end, and no error was there.
+                front.exchange.status = Status::Ok;
+            }
             let counts = matches!(front.detail.answer, Answer::Results | Answer::Rows);
             if counts && front.exchange.status == Status::Ok {
                 front.exchange.rows = Some(self.answering.rows);
@@ -292,6 +291,7 @@ impl MySql {
         if let Stage::AfterPrepared { columns: 0 } = self.answering.stage
             && self.answering.deprecate_eof.is_none()
             && streams.server.is_empty()
+            && self.pairing.len() == 1
         {
             // Nothing tells whether an EOF follows but its coming: the answer ends where the next command is seen.
             let start = self.answering.start.unwrap_or(at);
@@ -330,6 +330,13 @@ impl MySql {
                 None => Step::Lost(Flags::default()),
             };
         };
+        if self.answering.stage == Stage::First && kind != ERR {
+            // Each result has a status of its own; what is not seen of the last one is not known.
+            let status = if says_ok(answer, kind, packet) { Status::Ok } else { Status::Unknown };
+            if let Some(front) = self.pairing.front_mut() {
+                front.exchange.status = status;
+            }
+        }
         let short = packet.length < MAX_PAYLOAD_BYTES;
         match self.answering.stage {
             Stage::First => match answer {
@@ -403,8 +410,14 @@ impl MySql {
     }
 
     /// A result set ended with these status flags.
-    fn ended(&self, status: u16) -> Step {
-        if status & SERVER_MORE_RESULTS_EXISTS != 0 { Step::More(Stage::First) } else { Step::Done }
+    fn ended(&mut self, status: u16) -> Step {
+        if status & SERVER_MORE_RESULTS_EXISTS == 0 {
+            return Step::Done;
+        }
+        if let Some(front) = self.pairing.front_mut() {
+            front.exchange.status = Status::Unknown;
+        }
+        Step::More(Stage::First)
     }
 
     /// The descriptions of parameters or columns of a prepared statement are complete.
@@ -494,11 +507,42 @@ impl MySql {
         }
     }
 
+    /// The end came within an answer: what of it was read counts.
+    pub(super) fn finish_answer(&mut self, streams: &Streams, out: &mut Output) {
+        let at = streams.server.position();
+        match self.answering.start {
+            // All of it may have been there: the EOF that some servers send would say so.
+            Some(start) if matches!(self.answering.stage, Stage::AfterPrepared { columns: 0 }) => {
+                self.pairing.complete(start..at.min(streams.server.end()), out);
+            }
+            Some(start) => self.pairing.finish_incomplete(start, streams, out),
+            None => {
+                let begun = !streams.server.bytes().is_empty();
+                if begun && self.pairing.front().is_some_and(|front| front.seen_at <= at) {
+                    self.pairing.finish_incomplete(at, streams, out);
+                }
+            }
+        }
+    }
+
     fn lose_answer(&mut self, at: u64, begun: bool, flag: Flags, streams: &mut Streams, chunk: u64, out: &mut Output) {
         let start = self.answering.start.unwrap_or(at);
         self.answering.reset();
         self.pairing.lose(start, begun, flag);
         pass_chunk(&mut streams.server, Side::Server, chunk, out);
+    }
+}
+
+/// Whether the first packet of a result, which is no ERR, tells that the command was accepted. Where rows follow, an
+/// error may still end them; what comes before OK or ERR tells nothing.
+fn says_ok(answer: Answer, kind: u8, packet: &Packet<'_>) -> bool {
+    match answer {
+        Answer::Login | Answer::None => false,
+        Answer::Prepared => kind == OK,
+        Answer::Results if kind == OK => packet.length >= 7,
+        Answer::Results => kind != FILE && (column_count(packet).is_some() || packet.missing.is_some()),
+        Answer::Unknown => matches!(kind, OK..=0xfa),
+        Answer::Single | Answer::Fields | Answer::Rows | Answer::Binlog => true,
     }
 }
 

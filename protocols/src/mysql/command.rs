@@ -42,6 +42,8 @@ pub(super) enum Carries {
     Secret,
     /// Nothing of interest.
     Other,
+    /// Nobody knows.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -9,11 +9,11 @@ mod packet;
 
 use std::collections::HashMap;
 
-use crate::pairing::{Chunks, Looks, MAX_OPEN, Pairing, drop_all, find_start, pass_chunk};
+use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, pass_chunk};
 use crate::sql::{self, Dialect};
 use crate::{
-    ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Streams, Switched,
-    SwitchedTo, text,
+    ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Parser, Prefix, Protocol, Side, Status, Streams,
+    Switched, SwitchedTo, text,
 };
 use answer::{Answering, looks_like_answer};
 use command::{Answer, Carries, Command, looks_like_command};
@@ -125,8 +125,8 @@ enum Asking {
     Login,
     /// At a command.
     Command,
-    /// In a command of more than 16 MiB.
-    Continuation,
+    /// In a command of more than 16 MiB, which begins at `start`.
+    Continuation { start: u64 },
     /// Sending a file, up to an empty packet.
     File,
     /// Looking for a command at the starts of chunks.
@@ -142,6 +142,10 @@ struct MySql {
     pairing: Pairing<Asked>,
     asking: Asking,
     seen_at: Option<u64>,
+    /// Where the command begins whose last packets can't be followed: what is passed over to find the next is its.
+    unended: Option<u64>,
+    /// A command of more than 16 MiB that has no answer, until its end was seen.
+    silent: Option<Exchange>,
     compressed: bool,
     /// The server's first packet was looked at, or is none.
     greeted: bool,
@@ -164,6 +168,8 @@ impl MySql {
             pairing: Pairing::default(),
             asking: if mid_stream { Asking::Search } else { Asking::Greeted },
             seen_at: None,
+            unended: None,
+            silent: None,
             compressed: false,
             greeted: false,
             login_lost: false,
@@ -178,9 +184,13 @@ impl MySql {
     fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
         while !self.switched && !streams.client.is_empty() {
             if self.asking == Asking::Search {
-                if !find_start(&mut streams.client, Side::Client, chunk, out, looks_like_command) {
+                let found = find_start(&mut streams.client, Side::Client, chunk, out, looks_like_command);
+                self.extend_unended(streams.client.position());
+                if !found {
                     return;
                 }
+                self.unended = None;
+                self.release_silent(out);
                 self.asking = Asking::Command;
             }
             if self.pairing.is_full(streams, out) || !self.read_packet(streams, chunk, out) {
@@ -191,8 +201,33 @@ impl MySql {
 
     fn search(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
         pass_chunk(&mut streams.client, Side::Client, chunk, out);
+        self.extend_unended(streams.client.position());
         self.asking = Asking::Search;
         self.seen_at = None;
+    }
+
+    fn extend_unended(&mut self, to: u64) {
+        if let Some(start) = self.unended {
+            self.extend(start, to);
+        }
+    }
+
+    /// The command that begins at `start` goes on to `to`, unless it was answered before that was seen.
+    fn extend(&mut self, start: u64, to: u64) -> Option<&mut Exchange> {
+        if let Some(silent) = self.silent.as_mut().filter(|silent| silent.request.start == start) {
+            silent.request.end = to;
+            return self.silent.as_mut();
+        }
+        let last = self.pairing.back_mut().filter(|last| last.exchange.request.start == start)?;
+        last.exchange.request.end = to;
+        // The answer goes on counting where the last packet stopped; all but that one are as long as can be.
+        let packets = (to - start) / (HEADER_BYTES as u64 + MAX_PAYLOAD_BYTES) + 1;
+        last.detail.sequence = packets as u8;
+        Some(&mut last.exchange)
+    }
+
+    fn release_silent(&mut self, out: &mut Output) {
+        out.exchanges.extend(self.silent.take());
     }
 
     /// Reads one packet of the client; false if more bytes are needed.
@@ -212,14 +247,11 @@ impl MySql {
         let size = packet.size();
         match self.asking {
             Asking::Greeted => return self.read_login(streams, chunk, out),
-            Asking::Continuation => {
-                if let Some(last) = self.pairing.back_mut()
-                    && last.exchange.request.end == start
-                {
-                    last.exchange.request.end = start + size;
-                    last.detail.sequence = packet.sequence.wrapping_add(1);
-                }
-                if packet.length < MAX_PAYLOAD_BYTES {
+            Asking::Continuation { start: command } => {
+                let last = packet.length < MAX_PAYLOAD_BYTES;
+                self.extend(command, start.saturating_add(size));
+                if last {
+                    self.release_silent(out);
                     self.asking = Asking::Command;
                 }
                 out.mark(Side::Client, start..start + size, ByteClass::Value);
@@ -252,12 +284,19 @@ impl MySql {
     fn lose_command(&mut self, flag: Flags, streams: &mut Streams, chunk: u64, out: &mut Output) {
         let seen_at = self.seen_at.take();
         let start = streams.client.position();
+        if let Asking::Continuation { start: command } = self.asking {
+            // It goes on in the hole, to the next command at most.
+            self.unended = Some(command);
+            if let Some(exchange) = self.extend(command, start) {
+                exchange.flags.insert(flag);
+            }
+        }
         let counts = self.asking == Asking::Command
             && self.pairing.front().is_none_or(|front| front.detail.answer != Answer::Login);
         self.search(streams, chunk, out);
         if let (Some(seen_at), true) = (seen_at, counts) {
             let mut exchange =
-                Exchange { op: "?".into(), request: start..streams.client.position(), ..Exchange::default() };
+                Exchange { op: NAMELESS.into(), request: start..streams.client.position(), ..Exchange::default() };
             exchange.flags.insert(flag);
             let asked = Asked { answer: Answer::Unknown, prepares: None, sequence: 1 };
             self.pairing.push(exchange, seen_at, asked, &mut streams.server, out);
@@ -297,6 +336,7 @@ impl MySql {
     }
 
     fn switch(&mut self, to: SwitchedTo, streams: &Streams, out: &mut Output) {
+        self.release_silent(out);
         self.pairing.finish(streams, out);
         self.switched = true;
         out.switched = Some(Switched { to, client: streams.client.position(), server: streams.server.position() });
@@ -313,10 +353,15 @@ impl MySql {
             Some(byte) => command::of(byte).map(|command| (byte, command)),
             // The command itself is in a hole: a request, but none knows which.
             None if packet.missing.is_some() => {
-                Some((0, Command { op: "?", answer: Answer::Unknown, carries: Carries::Other }))
+                Some((0, Command { op: NAMELESS, answer: Answer::Unknown, carries: Carries::Other }))
             }
             None => None,
         };
+        // Behind a login or another command this is one that only the server knows, or doesn't.
+        let known = known.or_else(|| {
+            let byte = packet.first().filter(|_| self.asking == Asking::Command)?;
+            Some((byte, Command { op: "command", answer: Answer::Unknown, carries: Carries::Unknown }))
+        });
         let Some((byte, command)) = known else {
             if self.fresh && !self.mid_stream {
                 out.rejected = true;
@@ -328,7 +373,7 @@ impl MySql {
             Carries::Query | Carries::Sql => MAX_SQL_BYTES,
             Carries::Name | Carries::Secret => 512,
             Carries::Statement => 5,
-            Carries::Other => 1,
+            Carries::Other | Carries::Unknown => 1,
         };
         let packet = match peek(&streams.client, wanted) {
             Peek::Packet(packet) => packet,
@@ -340,6 +385,9 @@ impl MySql {
         let content = content.get(..wanted).unwrap_or(content);
         let mut exchange =
             Exchange { op: command.op.into(), request: start..start.saturating_add(size), ..Exchange::default() };
+        if command.carries == Carries::Unknown {
+            exchange.op = format!("command {byte}").into();
+        }
         if let Some(flag) = packet.missing {
             exchange.flags.insert(flag);
         }
@@ -352,11 +400,17 @@ impl MySql {
             Some(seen_at) => seen_at,
             None => self.pairing.seen_now(streams),
         };
-        self.asking = if packet.length == MAX_PAYLOAD_BYTES { Asking::Continuation } else { Asking::Command };
+        let long = packet.length == MAX_PAYLOAD_BYTES;
+        self.asking = if long { Asking::Continuation { start } } else { Asking::Command };
         streams.client.skip(size);
         if command.answer == Answer::None {
+            exchange.status = Status::Ok;
             exchange.flags.insert(Flags::NO_REPLY);
-            out.exchanges.push(exchange);
+            if long {
+                self.silent = Some(exchange);
+            } else {
+                out.exchanges.push(exchange);
+            }
         } else {
             let asked = Asked { answer: command.answer, prepares, sequence: 1 };
             self.pairing.push(exchange, seen_at, asked, &mut streams.server, out);
@@ -483,6 +537,7 @@ fn mark_command(command: Command, content: &[u8], start: u64, size: u64, out: &m
             out.mark(Side::Client, at..(at + 4).min(end), ByteClass::Structure);
             out.mark(Side::Client, (at + 4).min(end)..end, ByteClass::Value);
         }
+        Carries::Unknown => out.mark(Side::Client, at.min(end)..end, ByteClass::Value),
         Carries::Other => out.mark(Side::Client, at.min(end)..end, ByteClass::Structure),
     }
 }
@@ -511,17 +566,19 @@ impl Parser for MySql {
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        while self.pairing.len() >= MAX_OPEN && !self.switched {
+        while self.pairing.is_crowded() && !self.switched {
             self.pairing.finish(streams, out);
             self.parse(streams, out);
         }
         if self.switched {
             return;
         }
-        if self.pairing.lost().is_none()
-            && let Some(start) = self.answering.begun()
-        {
-            self.pairing.finish_incomplete(start, streams, out);
+        if let Some(mut silent) = self.silent.take() {
+            silent.request.end = silent.request.end.min(streams.client.end()).max(silent.request.start);
+            out.exchanges.push(silent);
+        }
+        if self.pairing.lost().is_none() {
+            self.finish_answer(streams, out);
         }
         self.pairing.finish(streams, out);
         drop_all(&mut streams.client, Side::Client, out);

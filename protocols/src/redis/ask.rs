@@ -4,7 +4,7 @@ use super::command::{self, Answer, Carries, KeyAt};
 use super::detect::{length_line, looks_like_command};
 use super::{Asking, Expect, MAX_KEY_BYTES, MAX_NAME_BYTES, Reading, Redis, ReplyMode, Unseen};
 use crate::pairing::{Looks, find_start, hole_flag, pass_chunk};
-use crate::{ByteClass, Exchange, Flags, Output, Side, Streams, text};
+use crate::{ByteClass, Exchange, Flags, NAMELESS, Output, Side, Status, Streams, text};
 
 /// Inline commands and length lines longer than this are refused by servers too (`PROTO_INLINE_MAX_SIZE`).
 const MAX_LINE_BYTES: usize = 64 << 10;
@@ -19,8 +19,13 @@ impl Redis {
                 Asking::Search => {
                     let before = streams.client.position();
                     let found = find_start(&mut streams.client, Side::Client, chunk, out, looks_like_command);
-                    if let Some(unseen) = &mut self.unseen {
-                        unseen.left += most_commands(streams.client.position() - before);
+                    let passed = streams.client.position() - before;
+                    if let Some(unseen) = &mut self.unseen
+                        && passed > 0
+                    {
+                        unseen.left = unseen.left.saturating_add(most_commands(passed));
+                        // They may have been sent when all answers had come.
+                        unseen.pipelined = !self.pairing.is_empty();
                     }
                     if found {
                         self.asking = Asking::Start { scanned: 0 };
@@ -54,7 +59,8 @@ impl Redis {
         let bytes = streams.client.bytes();
         let hole = streams.client.hole();
         let Some(first) = bytes.first() else {
-            self.note_unseen(streams);
+            let pipelined = !self.pairing.is_empty();
+            self.note_unseen(streams, pipelined);
             self.search(streams, chunk, out);
             return true;
         };
@@ -271,7 +277,7 @@ impl Redis {
         let hole = streams.client.hole();
         let flag = hole.map_or(Flags::TRUNCATED, |hole| hole_flag(hole.kind));
         reading.exchange.flags.insert(flag);
-        self.note_unseen(streams);
+        self.note_unseen(streams, true);
         pass_chunk(&mut streams.client, Side::Client, chunk, out);
         reading.exchange.request.end = streams.client.position();
         self.send(reading, streams, out);
@@ -279,17 +285,19 @@ impl Redis {
         self.asking = Asking::Search;
     }
 
-    fn note_unseen(&mut self, streams: &Streams) {
+    /// The hole ahead may hold whole commands; `pipelined` if they were sent behind one that waits for its answer.
+    fn note_unseen(&mut self, streams: &Streams, pipelined: bool) {
         if let Some(hole) = streams.client.hole() {
             let at = streams.client.position() + streams.client.bytes().len() as u64;
-            self.unseen = Some(Unseen { at, flag: hole_flag(hole.kind), left: most_commands(hole.length).max(1) });
+            let left = most_commands(hole.length).max(1);
+            self.unseen = Some(Unseen { at, flag: hole_flag(hole.kind), left, pipelined });
         }
     }
 
     /// A command was read: its answer is waited for, if it has one.
     pub(super) fn send(&mut self, mut reading: Reading, streams: &mut Streams, out: &mut Output) {
         if reading.exchange.op.is_empty() {
-            reading.exchange.op = "?".into();
+            reading.exchange.op = NAMELESS.into();
         }
         if !std::mem::take(&mut self.found) && self.pairing.is_empty() {
             // All that was unseen is answered.
@@ -316,6 +324,7 @@ impl Redis {
             (ReplyMode::On, None) => false,
         };
         if silent {
+            reading.exchange.status = Status::Ok;
             reading.exchange.flags.insert(Flags::NO_REPLY);
             out.exchanges.push(reading.exchange);
             return;

@@ -5,9 +5,10 @@ mod command;
 mod detect;
 mod reply;
 
-use crate::pairing::{Chunks, MAX_OPEN, Pairing, drop_all, find_start, pass_chunk};
+use crate::pairing::{Chunks, Pairing, drop_all, find_start, pass_chunk};
 use crate::{
-    Exchange, Flags, Options, Output, Parser, Protocol, Side, Status, Stream, Streams, Switched, SwitchedTo, text,
+    Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Stream, Streams, Switched, SwitchedTo,
+    text,
 };
 use command::{Command, Published};
 use reply::{Reply, Shape, Step, looks_like_reply};
@@ -60,6 +61,8 @@ struct Unseen {
     flag: Flags,
     /// How many more it can hold at most.
     left: u64,
+    /// The next of them was sent before an earlier answer was complete.
+    pipelined: bool,
 }
 
 /// A command that is being read.
@@ -171,13 +174,22 @@ impl Redis {
         }
     }
 
+    /// The end of a reply of this kind, begun at `start`, won't be read: its kind tells how the command went, if the
+    /// reply is certain to be its answer.
+    fn note_begun(&mut self, shape: Option<Shape>, start: u64, text: &[u8]) {
+        let Some(front) = self.pairing.front_mut().filter(|front| front.seen_at <= start) else { return };
+        let answers =
+            front.detail == Expect::Reply && !self.monitor && !(self.subscribed && shape == Some(Shape::Array));
+        match shape {
+            Some(Shape::Error) => fail(&mut front.exchange, text, self.options),
+            Some(Shape::Array | Shape::Simple | Shape::Other) if answers => front.exchange.status = Status::Ok,
+            _ => {}
+        }
+    }
+
     fn lose_reply(&mut self, flag: Flags, server: &mut Stream, chunk: u64, out: &mut Output) {
         let reply = std::mem::replace(&mut self.reply, Reply::new(0));
-        if let (Some(Shape::Error), Some(front)) = (reply.shape, self.pairing.front_mut())
-            && front.seen_at <= reply.start
-        {
-            fail(&mut front.exchange, &reply.text, self.options);
-        }
+        self.note_begun(reply.shape, reply.start, &reply.text);
         // Elements look like replies: only the next command tells for sure where this one ends.
         self.pairing.lose(reply.start, true, flag);
         pass_chunk(server, Side::Server, chunk, out);
@@ -202,12 +214,16 @@ impl Redis {
                 Some(unseen) if unseen.left > 0 => {
                     unseen.left -= 1;
                     let mut exchange = Exchange {
-                        op: "?".into(),
+                        op: NAMELESS.into(),
+                        status: Status::Ok,
                         request: unseen.at..unseen.at,
                         response: Some(reply.start..end),
                         flags: unseen.flag,
                         ..Exchange::default()
                     };
+                    if std::mem::replace(&mut unseen.pipelined, true) {
+                        exchange.flags.insert(Flags::PIPELINED);
+                    }
                     if error {
                         fail(&mut exchange, &reply.text, self.options);
                     }
@@ -238,6 +254,8 @@ impl Redis {
         }
         if error {
             fail(&mut front.exchange, &reply.text, self.options);
+        } else {
+            front.exchange.status = Status::Ok;
         }
         self.pairing.complete(start..end, out);
         if self.replication {
@@ -248,12 +266,33 @@ impl Redis {
     }
 }
 
+impl Redis {
+    /// The end came within a reply: what of it was read counts.
+    fn finish_reply(&mut self, streams: &Streams, out: &mut Output) {
+        let bytes = streams.server.bytes();
+        let (start, shape) = match (self.reply.is_new(), bytes.first()) {
+            (true, None) => return,
+            (true, Some(kind)) => (streams.server.position(), Shape::of(*kind)),
+            (false, _) => (self.reply.start, self.reply.shape),
+        };
+        if self.pairing.front().is_some_and(|front| front.seen_at <= start) {
+            let text = std::mem::take(&mut self.reply.text);
+            self.note_begun(shape, start, &text);
+            self.pairing.finish_incomplete(start, streams, out);
+        }
+    }
+}
+
 /// Notes the error of an error reply: its first word is the code.
 fn fail(exchange: &mut Exchange, message: &[u8], options: Options) {
     let message = text::bounded(message, text::MAX_TEXT_BYTES, false);
     let message = message.trim_end();
     let (code, rest) = message.split_once(' ').unwrap_or((message, ""));
     exchange.status = Status::Error;
+    if code.is_empty() {
+        // Only its kind was read.
+        return;
+    }
     exchange.code = Some(code.into());
     exchange.error = Some(if options.literals { rest.into() } else { text::mask_quoted(rest) });
 }
@@ -284,7 +323,7 @@ impl Parser for Redis {
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        while self.pairing.len() >= MAX_OPEN && !self.replication {
+        while self.pairing.is_crowded() && !self.replication {
             self.pairing.finish(streams, out);
             self.parse(streams, out);
         }
@@ -297,11 +336,8 @@ impl Parser for Redis {
             reading.exchange.flags.insert(Flags::INCOMPLETE);
             self.send(reading, streams, out);
         }
-        if self.pairing.lost().is_none()
-            && !self.reply.is_new()
-            && self.pairing.front().is_some_and(|front| front.seen_at <= self.reply.start)
-        {
-            self.pairing.finish_incomplete(self.reply.start, streams, out);
+        if self.pairing.lost().is_none() {
+            self.finish_reply(streams, out);
         }
         self.pairing.finish(streams, out);
         drop_all(&mut streams.client, Side::Client, out);

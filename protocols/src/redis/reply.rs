@@ -27,6 +27,20 @@ pub(super) enum Shape {
     Other,
 }
 
+impl Shape {
+    /// The kind of the reply that begins with this byte. Attributes (`|`) come before it.
+    pub fn of(kind: u8) -> Option<Self> {
+        match kind {
+            b'-' | b'!' => Some(Shape::Error),
+            b'>' => Some(Shape::Push),
+            b'*' => Some(Shape::Array),
+            b'+' => Some(Shape::Simple),
+            b'|' => None,
+            _ => Some(Shape::Other),
+        }
+    }
+}
+
 /// A reply that is being read.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -110,6 +124,8 @@ impl Reply {
                     if data.len() < keep && stream.hole().is_none() {
                         return Step::Wait;
                     }
+                    // Attributes may hold any number of errors: the last one counts, and is all that is kept.
+                    self.text.clear();
                     self.text.extend_from_slice(data.get(..keep).unwrap_or(data));
                 }
                 skip = size.saturating_add(2);
@@ -168,13 +184,7 @@ impl Reply {
         }
         let top = self.shape.is_none() && self.left == 1 && self.outer.is_empty() && kind != b'|';
         if top {
-            self.shape = Some(match kind {
-                b'-' | b'!' => Shape::Error,
-                b'>' => Shape::Push,
-                b'*' => Shape::Array,
-                b'+' => Shape::Simple,
-                _ => Shape::Other,
-            });
+            self.shape = Shape::of(kind);
             if matches!(kind, b'-' | b'+') {
                 self.keep(rest);
             }
@@ -218,6 +228,7 @@ impl Reply {
     }
 
     fn keep(&mut self, text: &[u8]) {
+        self.text.clear();
         self.text.extend_from_slice(text.get(..MAX_KEPT_BYTES).unwrap_or(text));
     }
 }

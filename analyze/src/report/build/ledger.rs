@@ -202,6 +202,26 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
         Severity::Info,
     );
     entries.add(
+        "outcome",
+        "decoder",
+        "Requests whose outcome was not seen",
+        found.unknown_outcomes,
+        "requests",
+        "What tells how they went was cut or lost: shares of errors are without them, and they may hide errors",
+        &[Requests, Sql],
+        Severity::Warning,
+    );
+    entries.add(
+        "nameless",
+        "decoder",
+        "Requests without a name (their bytes were cut)",
+        found.nameless_requests,
+        "requests",
+        "They are counted, but under no endpoint or statement of their own",
+        &[Requests, Sql],
+        Severity::Warning,
+    );
+    entries.add(
         "unknown",
         "decoder",
         "Bytes of connections in no known protocol",
@@ -290,7 +310,8 @@ fn describe(reason: u8) -> (&'static str, &'static str, &'static str, Severity) 
         MISSING_LIMIT => (
             "limit",
             "Payload beyond the limit of a call",
-            "Bodies and rows are not kept; they are counted by their lengths",
+            "Bodies and rows are not kept, they are counted by their lengths; where names or outcomes were cut too, \
+             entries of their own say so",
             Severity::Info,
         ),
         MISSING_BULK => ("bulk", "Payload of bulk transfers", "One-way streams keep lengths only", Severity::Info),

@@ -115,6 +115,7 @@ fn sql(world: &World, statements: Statements) -> Vec<Statement> {
                 server: statement.servers.iter().next().map(name),
                 calls: statement.calls,
                 errors: statement.errors,
+                unknown: statement.unknown,
                 total_ns: u64::try_from(statement.durations.sum()).unwrap_or(u64::MAX),
                 mean_ns: statement.durations.mean(),
                 p95_ns: statement.durations.quantile(950),

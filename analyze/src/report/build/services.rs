@@ -143,6 +143,7 @@ fn course(counts: &EndpointCounts, start_ns: u64, step_ns: u64) -> Vec<Point> {
             start_ns: start_ns + step as u64 * step_ns,
             requests: u64::from(counts.requests),
             errors: u64::from(counts.errors),
+            unknown: u64::from(counts.unknown),
             p50_ns: None,
             p99_ns: None,
         })
@@ -157,9 +158,9 @@ fn errors_since_ns(world: &World, counts: &EndpointCounts) -> Option<u64> {
     let by_server = counts.golden.errors > counts.golden.client_errors;
     let bad = |step: &Step| {
         let failures = if by_server { step.errors - step.client_errors } else { step.errors };
-        f64::from(failures) > f64::from(step.requests) * ERRORS_WARNING
+        f64::from(failures) > f64::from(step.requests.saturating_sub(step.unknown)) * ERRORS_WARNING
     };
-    let mut steps = counts.steps()?.iter().enumerate().filter(|(_, step)| step.requests > 0);
+    let mut steps = counts.steps()?.iter().enumerate().filter(|(_, step)| step.requests > step.unknown);
     let (_, first) = steps.next()?;
     if bad(first) {
         return None;
@@ -172,7 +173,7 @@ fn errors_since_ns(world: &World, counts: &EndpointCounts) -> Option<u64> {
 
 /// Worst first: the share of errors weighs most, then the time that callers spent waiting.
 fn badness(golden: &Golden) -> f64 {
-    let errors = golden.server_errors() as f64 / golden.requests.max(1) as f64;
+    let errors = golden.server_errors() as f64 / golden.judged().max(1) as f64;
     let waiting = golden.p95_ns.unwrap_or_default() as f64 / 1e9;
     errors * 100.0 + waiting.min(99.0) + (golden.requests as f64).log10().max(0.0) / 100.0
 }
@@ -310,16 +311,19 @@ fn golden_of(golden: &model::Golden, start_ns: u64, step_ns: u64, seconds: Optio
         start_ns: start_ns + step as u64 * step_ns,
         requests: point.requests,
         errors: point.errors,
+        unknown: point.unknown,
         p50_ns: point.durations.quantile(500),
         p99_ns: point.durations.quantile(990),
     });
+    let judged = golden.requests.saturating_sub(golden.unknown);
     Golden {
         requests: golden.requests,
         errors: golden.errors,
         client_errors: golden.client_errors,
         unanswered: golden.unanswered,
+        unknown: golden.unknown,
         rate_per_s: seconds.map(|seconds| golden.requests as f64 / seconds),
-        error_ratio: (golden.requests > 0).then(|| golden.errors as f64 / golden.requests as f64),
+        error_ratio: (judged > 0).then(|| golden.errors as f64 / judged as f64),
         p50_ns: golden.durations.quantile(500),
         p95_ns: golden.durations.quantile(950),
         p99_ns: golden.durations.quantile(990),

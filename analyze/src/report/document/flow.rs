@@ -132,6 +132,14 @@ pub struct Edge {
     pub known_by: Option<String>,
 }
 
+impl Statement {
+    /// Calls whose outcome is known: what shares of errors are of.
+    #[must_use]
+    pub fn judged(&self) -> u64 {
+        self.calls.saturating_sub(self.unknown)
+    }
+}
+
 /// All calls of one normalised statement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
@@ -147,6 +155,9 @@ pub struct Statement {
     pub calls: u64,
     /// Calls that failed.
     pub errors: u64,
+    /// Calls whose outcome was not seen; shares of errors are without them.
+    #[serde(default)]
+    pub unknown: u64,
     /// Time of all answered calls together.
     pub total_ns: u64,
     /// Mean of an answered call; null where none was answered.

@@ -17,10 +17,13 @@ pub struct Golden {
     pub client_errors: u64,
     /// Requests without an answer when the capture ended or the connection closed.
     pub unanswered: u64,
+    /// Requests whose outcome was not seen: what tells was cut or lost.
+    #[serde(default)]
+    pub unknown: u64,
     /// Requests a second over the window; null where the window's length is unknown.
     #[serde(serialize_with = "write_rounded")]
     pub rate_per_s: Option<f64>,
-    /// `errors / requests`, from 0 to 1; null without requests.
+    /// `errors / (requests - unknown)`, from 0 to 1; null where no outcome was seen.
     #[serde(serialize_with = "write_rounded")]
     pub error_ratio: Option<f64>,
     /// Median duration.
@@ -49,6 +52,20 @@ impl Golden {
     pub fn server_errors(&self) -> u64 {
         self.errors.saturating_sub(self.client_errors)
     }
+
+    /// Requests whose outcome is known: what shares of errors are of.
+    #[must_use]
+    pub fn judged(&self) -> u64 {
+        self.requests.saturating_sub(self.unknown)
+    }
+}
+
+impl Point {
+    /// Requests whose outcome is known.
+    #[must_use]
+    pub fn judged(&self) -> u64 {
+        self.requests.saturating_sub(self.unknown)
+    }
 }
 
 /// One step of a series.
@@ -60,6 +77,9 @@ pub struct Point {
     pub requests: u64,
     /// Of these, answered by an error.
     pub errors: u64,
+    /// Of these, with an outcome that was not seen.
+    #[serde(default)]
+    pub unknown: u64,
     /// Median duration; null without an answered request.
     pub p50_ns: Option<u64>,
     /// 99th percentile of duration.

@@ -28,6 +28,8 @@ pub(crate) struct Shown {
 pub(crate) struct Arrow {
     protocols: BTreeSet<String>,
     requests: u64,
+    /// Of these, with a known outcome.
+    judged: u64,
     errors: u64,
     failed: u64,
     connections: u64,
@@ -59,6 +61,7 @@ pub(crate) fn focus(doc: &Document, health: impl Fn(&str) -> Health, href: impl 
         let arrow = arrows.entry((*client, *server)).or_default();
         arrow.protocols.insert(edge.protocol.clone());
         arrow.requests += edge.golden.requests;
+        arrow.judged += edge.golden.judged();
         arrow.errors += edge.golden.errors;
         arrow.failed += edge.failed_connects.unwrap_or(0);
         arrow.connections += edge.connections;
@@ -216,11 +219,7 @@ fn label(w: &mut Writer, arrow: &Arrow, route: &Route) {
     };
     w.text("el", x, y + route.lines.0, "middle", &first);
     let second = if arrow.errors > 0 {
-        format!(
-            "{} err · p99 {}",
-            text::share(arrow.errors, arrow.requests),
-            text::or_none(arrow.p99_ns, text::duration)
-        )
+        format!("{} err · p99 {}", text::share(arrow.errors, arrow.judged), text::or_none(arrow.p99_ns, text::duration))
     } else if let Some(p99) = arrow.p99_ns {
         format!("p99 {}", text::duration(p99))
     } else {
@@ -239,7 +238,7 @@ impl Arrow {
             protocols.join(" + "),
             text::plural(self.requests, "request", "requests"),
             text::plural(self.errors, "error", "errors"),
-            text::share(self.errors, self.requests),
+            text::share(self.errors, self.judged),
             text::or_none(self.p99_ns, text::duration),
             text::plural(self.connections, "connection", "connections"),
             self.health.word()
@@ -275,7 +274,7 @@ fn node(w: &mut Writer, doc: &Document, shown: &Shown, x: i32, y: i32, links: bo
     let second = if golden.requests == 0 {
         format!("{} · no requests in", service.kind.word())
     } else if golden.errors > 0 {
-        format!("{} errors · p99 {p99}", text::share(golden.errors, golden.requests))
+        format!("{} errors · p99 {p99}", text::share(golden.errors, golden.judged()))
     } else if let Some(rate) = golden.rate_per_s {
         format!("{}/s · p99 {p99}", text::significant(rate))
     } else {

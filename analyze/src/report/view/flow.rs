@@ -77,7 +77,7 @@ fn golden_columns(context: &Context<'_>) -> Vec<Column> {
         Column::number(
             "Errors",
             "%",
-            "Share of requests answered by an error; HTTP 4xx is counted but colours nothing",
+            "Share of requests answered by an error, of those whose outcome was seen; HTTP 4xx is counted but colours nothing",
         )
         .weakened(requests()),
         Column::number("p50", "", "Median duration of answered requests").weakened(latency()),
@@ -86,23 +86,25 @@ fn golden_columns(context: &Context<'_>) -> Vec<Column> {
         Column::number("Max", "", "Longest answered request"),
         Column::number("Slow", "", "Answered requests over the threshold of the appendix"),
         Column::number("Unansw.", "", "Requests without an answer when the connection or the capture ended"),
+        Column::number("Unseen", "", "Requests whose outcome was not seen: cut or lost"),
     ]
 }
 
 fn golden_cells(golden: &Golden) -> Vec<Cell> {
     if golden.requests == 0 {
-        return std::iter::repeat_with(Cell::none).take(9).collect();
+        return std::iter::repeat_with(Cell::none).take(10).collect();
     }
     vec![
         Cell::rate(golden.rate_per_s),
         Cell::count(golden.requests),
-        Cell::share(golden.errors, golden.requests, Health::of_golden(golden)),
+        Cell::share(golden.errors, golden.judged(), Health::of_golden(golden)),
         Cell::duration(golden.p50_ns),
         Cell::duration(golden.p95_ns),
         Cell::duration(golden.p99_ns),
         Cell::duration(golden.max_ns),
         Cell::count(golden.slow_threshold_ns.map(|_| golden.slow)),
         Cell::count(golden.unanswered),
+        Cell::count(golden.unknown),
     ]
 }
 
@@ -190,7 +192,7 @@ fn detail(
         );
         format!(
             "{rate} · {} errors · p99 {}",
-            text::share(golden.errors, golden.requests),
+            text::share(golden.errors, golden.judged()),
             text::or_none(golden.p99_ns, text::duration)
         )
     };
@@ -237,7 +239,7 @@ fn facts(service: &Service) -> Vec<(&'static str, String)> {
         facts.push(("Command", text::one_line(command, 160)));
     }
     if let Some(outbound) = &service.outbound {
-        let errors = text::share(outbound.errors, outbound.requests);
+        let errors = text::share(outbound.errors, outbound.judged());
         let p99 = text::or_none(outbound.p99_ns, text::duration);
         facts.push((
             "Calls out",
@@ -260,7 +262,7 @@ fn neighbour(context: &Context<'_>, id: &str, edge: &Edge) -> Neighbour {
         format!("{} · {}", edge.protocol, text::plural(edge.connections, "connection", "connections"))
     } else {
         let errors = if golden.errors > 0 {
-            format!(" · {} errors", text::share(golden.errors, golden.requests))
+            format!(" · {} errors", text::share(golden.errors, golden.judged()))
         } else {
             String::new()
         };
@@ -398,7 +400,7 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
         let callers: Vec<String> = statement.callers.iter().take(3).map(|id| edge_end(context, id)).collect();
         let hidden = statement.callers.len().saturating_sub(3);
         let callers = if hidden > 0 { format!("{} +{hidden}", callers.join(", ")) } else { callers.join(", ") };
-        let errors = Golden { requests: statement.calls, errors: statement.errors, ..Golden::default() };
+        let errors = Golden { requests: statement.judged(), errors: statement.errors, ..Golden::default() };
         let cells = vec![
             head,
             Cell::duration(Some(statement.total_ns)),
@@ -409,7 +411,7 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
             Cell::duration(statement.max_ns),
             Cell::count(statement.rows)
                 .with_sub(per_call.map(|rows| format!("{} a call", text::significant(rows))).unwrap_or_default()),
-            Cell::share(statement.errors, statement.calls, Health::of_golden(&errors)),
+            Cell::share(statement.errors, statement.judged(), Health::of_golden(&errors)),
             Cell { class: "who", ..Cell::text(callers) },
         ];
         Row { id: context.sql_anchor(i).map(str::to_owned), cells }

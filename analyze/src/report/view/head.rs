@@ -168,6 +168,11 @@ fn tiles(doc: &Document) -> Vec<Tile> {
     let slow = all
         .slow_threshold_ns
         .map_or(String::new(), |limit| format!("{} over {}", text::count(all.slow), text::duration(limit)));
+    let errors = format!("{} of {}", text::count(all.errors), text::count(all.judged()));
+    let errors = match all.unknown {
+        0 => errors,
+        unknown => format!("{errors}, {} unseen", text::count(unknown)),
+    };
     vec![
         tile(
             "Requests",
@@ -181,16 +186,11 @@ fn tiles(doc: &Document) -> Vec<Tile> {
             "over the window".to_owned(),
             "",
         ),
-        tile(
-            "Errors",
-            text::share(all.errors, all.requests),
-            format!("{} of {}", text::count(all.errors), text::count(all.requests)),
-            health,
-        ),
+        tile("Errors", text::share(all.errors, all.judged()), errors, health),
         tile(
             "Unanswered",
             text::count(all.unanswered),
-            text::share(all.unanswered, all.requests),
+            text::share(all.unanswered, all.judged()),
             if all.unanswered > 0 { "warn" } else { "" },
         ),
         tile("p50", text::or_none(all.p50_ns, text::duration), "median duration".to_owned(), ""),

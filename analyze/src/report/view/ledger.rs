@@ -323,5 +323,6 @@ pub(super) const GLOSSARY: &[(&str, &str)] = &[
     ("p50, p95, p99", "half, 95% and 99% of the answered requests were at least as fast"),
     ("service", "a systemd unit, a container, a process group or a workload that answers or sends requests"),
     ("unanswered", "a request whose answer had not come when its connection or the capture ended"),
+    ("unseen", "a request whose outcome can't be told, as what tells was cut or lost; shares of errors are without it"),
     ("–", "no data: it was not measured or can't be told; never the same as 0"),
 ];
