@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use kfr_bundle::facts::Manifest;
+use kfr_bundle::facts::{LedgerFact, Manifest};
 use kfr_bundle::verify::KindCount;
 use kfr_bundle::{BlockKind, Condition, Damage, OpenError, Reader, decode_maps};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::args::{InfoOptions, VerifyOptions};
@@ -18,13 +19,14 @@ fn open(path: &std::path::Path) -> Result<Reader, Failure> {
     })
 }
 
-fn last_manifest(reader: &Reader) -> Option<Manifest> {
+/// The last row of a kind that can be read.
+fn last_row<T: DeserializeOwned + Default>(reader: &Reader, kind: BlockKind) -> Option<T> {
     let mut raw = Vec::new();
     let mut last = None;
-    for entry in reader.blocks_of(BlockKind::MANIFEST) {
+    for entry in reader.blocks_of(kind) {
         raw.clear();
         if reader.read_block(entry, &mut raw).is_ok()
-            && let Ok(maps) = decode_maps::<Manifest>(&raw)
+            && let Ok(maps) = decode_maps::<T>(&raw)
         {
             last = maps.rows.into_iter().next_back().map(|(_, row)| row).or(last);
         }
@@ -48,7 +50,8 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
             last = last.max(entry.max_time_ns);
         }
     }
-    let manifest = last_manifest(&reader);
+    let manifest = last_row::<Manifest>(&reader, BlockKind::MANIFEST);
+    let ledger = last_row::<LedgerFact>(&reader, BlockKind::LEDGER).map(|fact| fact.counters);
     let damage = reader.damage();
     let condition = Condition::of(&reader, damage);
     let printed = if options.json {
@@ -67,6 +70,8 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
                 "file_bytes": count.file_bytes, "raw_bytes": count.raw_bytes,
             })).collect::<Vec<_>>(),
             "manifest": manifest,
+            // What the recorder counted of its own losses until its last second; null where no such block is left.
+            "ledger": ledger,
             "condition": match condition {
                 Condition::Whole => "whole",
                 Condition::Repaired(_) => "repaired",
@@ -83,10 +88,20 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
         writeln!(out, "{value:#}").and_then(|()| out.flush())
     } else {
         let mut out = text_output();
-        print_info(&reader, &kinds, manifest.as_ref(), (first, last), &mut out).and_then(|()| out.flush())
+        print_info(&reader, &kinds, manifest.as_ref(), ledger.as_ref(), (first, last), &mut out)
+            .and_then(|()| out.flush())
     };
     printed.map_err(Failure::unwritable)?;
-    Ok(done(condition))
+    let lost = ledger.is_some_and(|ledger| losses(&ledger) > 0);
+    Ok(if lost { Done::WithLosses } else { done(condition) })
+}
+
+/// Events that the recorder saw and could not keep.
+fn losses(ledger: &BTreeMap<String, u64>) -> u64 {
+    ["events_lost", "rows_not_written"]
+        .iter()
+        .filter_map(|name| ledger.get(*name))
+        .fold(0, |sum, n| sum.saturating_add(*n))
 }
 
 fn done(condition: Condition) -> Done {
@@ -110,6 +125,7 @@ fn print_info(
     reader: &Reader,
     kinds: &BTreeMap<BlockKind, KindCount>,
     manifest: Option<&Manifest>,
+    ledger: Option<&BTreeMap<String, u64>>,
     (first, last): (u64, u64),
     out: &mut dyn Write,
 ) -> std::io::Result<()> {
@@ -118,7 +134,7 @@ fn print_info(
     writeln!(out, "node       {}", shown(&header.node))?;
     writeln!(out, "size       {} bytes", reader.file_bytes())?;
     if last > 0 {
-        writeln!(out, "traffic    {:.3} s", (last - first) as f64 / 1e9)?;
+        writeln!(out, "traffic    {:.3} s", last.saturating_sub(first) as f64 / 1e9)?;
     }
     writeln!(out, "payload    {}", if header.redaction == 0 { "raw" } else { "redacted" })?;
     if let Some(manifest) = manifest {
@@ -134,6 +150,10 @@ fn print_info(
         }
         let end = if manifest.end.is_empty() { "being cut off" } else { &manifest.end };
         writeln!(out, "ended by   {}", shown(end))?;
+    }
+    if let Some(ledger) = ledger {
+        let events = ledger.get("events").copied().unwrap_or_default();
+        writeln!(out, "lost       {} of {events} events", losses(ledger))?;
     }
     writeln!(out, "condition  {}", verdict(Condition::of(reader, reader.damage())))?;
     writeln!(out, "\n{:<16} {:>8} {:>12} {:>14} {:>14}", "kind", "blocks", "rows", "bytes", "raw bytes")?;

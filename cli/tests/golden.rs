@@ -54,3 +54,14 @@ fn the_stored_recording_replays_to_the_same_report() {
         assert_same(&found, &stored(name));
     }
 }
+
+#[test]
+fn info_says_what_the_recorder_lost() {
+    let bundle = stored("quickstart.kfr");
+    let name = bundle.to_str().expect("UTF-8");
+    let info: serde_json::Value = serde_json::from_slice(&kfr(&["info", name, "--json"])).expect("JSON");
+    let events = info["ledger"]["events"].as_u64().expect("a number of events");
+    assert_eq!((info["ledger"]["events_lost"].as_u64(), events > 1000), (Some(0), true), "{info}");
+    let text = String::from_utf8(kfr(&["info", name])).expect("UTF-8");
+    assert!(text.contains(&format!("lost       0 of {events} events\n")), "{text}");
+}

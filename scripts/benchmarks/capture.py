@@ -149,59 +149,6 @@ def throughput_by_turns(load_type, variants, rounds, seconds):
     return rows
 
 
-# --- recording toggled inside one process ---------------------------------------------------------------------------
-
-
-class Toggle:
-    """`kfr bench-toggle`: reads `on` and `off` from standard input, answers `ok` when it is so."""
-
-    def __init__(self, folder, *options):
-        command = [common.KFR, "bench-toggle", "--force", "-o", str(folder / "toggle.kfr"), *options]
-        self.process = common.start(
-            command, folder / "toggle.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-
-    @staticmethod
-    def exists():
-        command = [common.KFR, "bench-toggle", "--help"]
-        return common.have(common.KFR) and subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-    def set(self, state):
-        self.process.stdin.write(state + "\n")
-        self.process.stdin.flush()
-        if self.process.stdout.readline().strip() != "ok":
-            raise SystemExit("error: kfr bench-toggle did not answer")
-
-    def stop(self):
-        self.process.stdin.close()
-        common.stop(self.process)
-
-
-def throughput_by_toggle(load_type, hook, pairs, slice_seconds=0.03):
-    """On and off every 30 ms inside one recording; off against off gives the noise floor."""
-    rates = {"on": [], "off": [], "off again": []}
-    with tempfile.TemporaryDirectory(prefix="kfr-bench.") as name:
-        folder = pathlib.Path(name)
-        with load_type(folder, int(pairs * slice_seconds * 12) + 30) as load:
-            toggle = Toggle(folder, "--socket-hook", hook, "--payload-limit", PAYLOAD)
-            try:
-                time.sleep(SETTLE_SECONDS)
-                for _ in range(pairs):
-                    for state in rates:
-                        toggle.set(state.split()[0])
-                        before, then = load.count(), time.monotonic()
-                        time.sleep(slice_seconds)
-                        rates[state].append((load.count() - before) / (time.monotonic() - then))
-            finally:
-                toggle.stop()
-    row = {f"{load_type.name}, toggled": f"kfr {hook}"}
-    for key, share in (("p50", 0.5), ("p90", 0.9)):
-        off = common.percentile(rates["off"], share)
-        row[f"of off, {key}"] = common.percentile(rates["on"], share) / off
-        row[f"noise {key}"] = common.percentile(rates["off again"], share) / off
-    common.table([row], 3)
-    return row
-
-
 # --- one operation --------------------------------------------------------------------------------------------------
 
 
@@ -280,11 +227,7 @@ def lost_events(bundle):
         info = json.loads(done.stdout)
     except ValueError:
         return None
-    for key in ("events_lost", "lost"):
-        if key in info:
-            return info[key]
-    ledger = info.get("ledger")
-    return ledger.get("events_lost") if isinstance(ledger, dict) else None
+    return (info.get("ledger") or {}).get("events_lost")
 
 
 def steady_load(variants, command, label):
@@ -339,9 +282,6 @@ def main():
     for load in (RedisLoad, NginxLoad):
         if load.name in parts:
             results[load.name] = throughput_by_turns(load, to_file, options.rounds, options.slice)
-            if Toggle.exists():
-                for hook in ("sock", "syscall"):
-                    results[f"{load.name} toggled {hook}"] = throughput_by_toggle(load, hook, 40 * options.rounds)
     if "steady" in parts:
         results["steady"] = steady_load(to_file, f"pace 10000 {options.seconds} 156", "10,000 requests/s, 156 B")
         results["flood"] = steady_load(to_file, f"flood 300000 {options.seconds} 256", "300,000 socket calls/s, 256 B")

@@ -67,6 +67,7 @@ pub fn run(
         rest = after;
         let decoded: Vec<Option<Decoded>> = window
             .par_iter()
+            .with_max_len(1)
             .map(|(bundle, entry)| decode(inputs.get(*bundle as usize)?, *bundle, entry, sockets, connections))
             .collect();
         for one in &decoded {
@@ -80,7 +81,8 @@ pub fn run(
                 None => bad_blocks += 1,
             }
         }
-        shards.par_iter_mut().enumerate().for_each(|(number, shard)| {
+        // One by one: connections of one moment are neighbours, and rayon would give half of the shards to each thread.
+        shards.par_iter_mut().enumerate().with_max_len(1).for_each(|(number, shard)| {
             for decoded in decoded.iter().flatten() {
                 replay_rows(decoded, number, shard, context);
             }
