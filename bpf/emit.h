@@ -11,6 +11,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Keeps the compiler from reasoning a bound away that the verifier needs to see. */
+#define OPAQUE(x) asm volatile("" : "+r"(x))
+
 /* Set before load; capture/src/probes.rs has the same struct. The only constant of a probe. */
 struct config {
 	__u64 ring_bytes;

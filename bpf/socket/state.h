@@ -337,8 +337,12 @@ static __always_inline void describe(struct socket_event *event, const struct so
 			address = BPF_CORE_READ((const struct unix_sock *)peer, addr);
 	}
 	if (address) {
-		int length = BPF_CORE_READ(address, len) - 2; /* less sun_family */
-		if (length > 0 && length <= (int)sizeof(event->path)) {
+		__u32 total = BPF_CORE_READ(address, len); /* with sun_family; never more than sockaddr_un */
+		__u32 length = total - 2;
+		OPAQUE(length); /* 6.1's verifier loses the bound of a value that was compared in another form */
+		if (length > sizeof(event->path))
+			length = sizeof(event->path);
+		if (total > 2 && total <= 2 + sizeof(event->path)) {
 			bpf_core_read(event->path, length, &address->name[0].sun_path);
 			event->path_length = event->path[0] ? length - 1 : length; /* a name in the file system ends in a zero */
 		}

@@ -196,9 +196,6 @@ static __always_inline void read_name(struct datagram_event *event, const struct
 	event->peer_port = bpf_ntohs(address.port);
 }
 
-/* Keeps the compiler from reasoning a bound away that the verifier needs to see. */
-#define OPAQUE(x) asm volatile("" : "+r"(x))
-
 /*
  * Emits scratch->data with scratch->keep bytes from several buffers, or a datagram with its address. A global function,
  * which the verifier looks at once, whoever calls it.

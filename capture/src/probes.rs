@@ -478,12 +478,14 @@ fn load_object(
 /// The kernel's refusal in the user's terms.
 fn refusal(error: &anyhow::Error) -> anyhow::Error {
     let code = error.chain().find_map(|cause| cause.downcast_ref::<libbpf_rs::Error>()).map(|error| error.kind());
+    let text = format!("{error:#}");
     match code {
-        Some(libbpf_rs::ErrorKind::PermissionDenied) => {
+        // EACCES is the verifier's word, which libbpf's kinds of error don't tell from EPERM.
+        Some(libbpf_rs::ErrorKind::PermissionDenied) if !text.contains("(os error 13)") => {
             anyhow!(
                 "the kernel does not let this user load BPF programs; run kfr as root (or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE)"
             )
         }
-        _ => anyhow!("the kernel refused the probes: {error:#}"),
+        _ => anyhow!("the kernel refused the probes: {text} (with KFR_BPF_LOG=1 its own words follow)"),
     }
 }
