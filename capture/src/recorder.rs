@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn the_least_memory_holds_the_buffer_and_two_batches() {
-        assert_eq!(minimum_memory(16 << 20), 62 << 20);
+        assert_eq!(minimum_memory(16 << 20), 80 << 20);
         let defaults = Options::new(Destination::Stdout);
         assert!(minimum_memory(u64::from(defaults.buffer_bytes)) <= defaults.max_memory);
     }

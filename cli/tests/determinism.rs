@@ -22,6 +22,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn generate_a_large_bundle() {
     let Some(path) = std::env::var_os("KFR_GENERATE") else { return };
     let mut recorder = Recorder::create(Path::new(&path));
+    // As the recorder makes them.
+    recorder.block_bytes = 4 << 20;
     let wanted = Traffic {
         connections: number("KFR_GENERATE_CONNECTIONS", u64::MAX),
         at_once: number("KFR_GENERATE_AT_ONCE", 2000) as usize,

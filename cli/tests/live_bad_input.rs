@@ -122,7 +122,7 @@ fn options_that_cannot_be_are_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("1MiB"), "{output:?}");
     let output = kfr(&["capture", "-o", "/tmp/x.kfr", "--buffer-size", "1GiB", "--max-memory", "64MiB"]);
     let error = one_line(&output, 2);
-    for word in ["--max-memory 64MiB", "--buffer-size 1GiB", "1070MiB"] {
+    for word in ["--max-memory 64MiB", "--buffer-size 1GiB", "1088MiB"] {
         assert!(error.contains(word), "{error}");
     }
 }

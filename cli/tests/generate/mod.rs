@@ -189,6 +189,8 @@ pub struct Recorder {
     pub now_ns: u64,
     /// Number of the first connection that [`traffic`] opens.
     pub first: u64,
+    /// Size before compression at which a block ends. Small by default, so that a small bundle has many.
+    pub block_bytes: usize,
     raw: Vec<u8>,
     raw_bytes: u64,
 }
@@ -214,6 +216,7 @@ impl Recorder {
             sequence: 0,
             now_ns: START_NS,
             first: 0,
+            block_bytes: 1 << 20,
             raw: Vec::new(),
             raw_bytes: 0,
         };
@@ -329,7 +332,7 @@ impl Recorder {
             reserved: 0,
         };
         self.data.push(&data, &event.payload);
-        if self.data.raw_bytes() >= 1 << 20 {
+        if self.data.raw_bytes() >= self.block_bytes {
             self.seal();
         }
     }
