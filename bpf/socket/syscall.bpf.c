@@ -36,7 +36,7 @@ struct socket_fields {
 
 /*
  * The socket behind a file; false if it is no socket. What `private_data` means is the file's own business, but only a
- * socket's structure points back to its file there, and only one of ours has a state; for others, see is_socket().
+ * socket's structure points back to its file there, and only one of ours has a state; the rest is for adopt_socket() to tell.
  */
 static __always_inline bool socket_of(struct file *file, struct socket_fields *found)
 {
@@ -59,8 +59,8 @@ static __always_inline bool socket_of(struct file *file, struct socket_fields *f
 }
 
 /*
- * The state of a socket that has none yet, or whose operations are not those that its state was made for: another kind
- * of socket at a reused address, or the same one changed by kernel TLS or IPV6_ADDRFORM. NULL if it is not to be recorded.
+ * Makes or renews the state of a socket that has none yet, or whose operations are not those that its state was made for: another kind
+ * of socket at a reused address, or the same one changed by kernel TLS or IPV6_ADDRFORM. 0 if it is not to be recorded.
  */
 __noinline int adopt_socket(__u64 file_address, __u64 address, __u64 operations)
 {
