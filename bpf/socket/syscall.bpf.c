@@ -59,8 +59,9 @@ static __always_inline bool socket_of(struct file *file, struct socket_fields *f
 }
 
 /*
- * Makes or renews the state of a socket that has none yet, or whose operations are not those that its state was made for: another kind
- * of socket at a reused address, or the same one changed by kernel TLS or IPV6_ADDRFORM. 0 if it is not to be recorded.
+ * Makes the state of a socket that has none yet, or renews it where the socket's operations are not those that it was
+ * made for: another kind of socket at a reused address, or the same one changed by kernel TLS or IPV6_ADDRFORM. 0 if the
+ * socket is not to be recorded.
  */
 __noinline int adopt_socket(__u64 file_address, __u64 address, __u64 operations)
 {

@@ -35,7 +35,7 @@ pub struct Manifest {
     pub started_ns: u64,
     /// Event time at which they were detached, ns; 0 in the row at the start.
     pub ended_ns: u64,
-    /// Why the capture ended: `duration`, `signal`, `max-size`, `write-failed`, `failed`; empty in the row at the start.
+    /// Why the capture ended: `duration`, `signal`, `max-size`, `write-failed`, `error`; empty in the row at the start.
     pub end: String,
 }
 
