@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use kfr_protocols::sql::{self, Dialect};
-use kfr_protocols::{Options, Output, REGISTRY, Streams};
+use kfr_protocols::{Output, REGISTRY, Start, Streams};
 
 const REQUESTS: usize = 1_000_000;
 
@@ -24,7 +24,7 @@ fn mysql_answer() -> Vec<u8> {
 
 fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: &[u8], batch: usize) {
     let protocol = REGISTRY.iter().find(|p| p.name == name).expect("a registered protocol");
-    let mut parser = (protocol.parser)(Options::default(), mid_stream);
+    let mut parser = (protocol.parser)(&Start { mid_stream, ..Start::default() });
     let (mut streams, mut out) = (Streams::default(), Output::default());
     let (request, response) = (request.repeat(batch), response.repeat(batch));
     let mut seen = 0;

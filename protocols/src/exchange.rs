@@ -51,6 +51,24 @@ impl Flags {
     pub const UNKNOWN_STATEMENT: Flags = Flags(1 << 8);
     /// The answer had begun but not ended when the connection or the recording ended.
     pub const INCOMPLETE: Flags = Flags(1 << 9);
+    /// The server says that no index was used (MySQL's `SERVER_STATUS_NO_INDEX_USED`).
+    pub const NO_INDEX: Flags = Flags(1 << 10);
+    /// The server says that no good index was used (MySQL's `SERVER_STATUS_NO_GOOD_INDEX_USED`).
+    pub const NO_GOOD_INDEX: Flags = Flags(1 << 11);
+    /// The server says that the query was slow (MySQL's `SERVER_QUERY_WAS_SLOW`).
+    pub const SLOW: Flags = Flags(1 << 12);
+    /// A transaction was open when the answer ended.
+    pub const IN_TRANSACTION: Flags = Flags(1 << 13);
+    /// The transaction had failed when the answer ended: it can only be rolled back.
+    pub const FAILED_TRANSACTION: Flags = Flags(1 << 14);
+    /// Names are missing because the compression state that they refer to began before the recording (HPACK).
+    pub const UNKNOWN_NAMES: Flags = Flags(1 << 15);
+    /// Multicast DNS.
+    pub const MULTICAST: Flags = Flags(1 << 16);
+    /// A stream of messages in at least one direction (gRPC).
+    pub const STREAMING: Flags = Flags(1 << 17);
+    /// Cancelled by the client before the answer was complete.
+    pub const CANCELLED: Flags = Flags(1 << 18);
 
     /// Each flag with its name in request lines, in the order in which they are listed.
     pub const NAMES: &'static [(Flags, &'static str)] = &[
@@ -64,6 +82,15 @@ impl Flags {
         (Flags::NO_REPLY, "no_reply"),
         (Flags::UNKNOWN_STATEMENT, "unknown_statement"),
         (Flags::INCOMPLETE, "incomplete"),
+        (Flags::NO_INDEX, "no_index"),
+        (Flags::NO_GOOD_INDEX, "no_good_index"),
+        (Flags::SLOW, "slow"),
+        (Flags::IN_TRANSACTION, "in_transaction"),
+        (Flags::FAILED_TRANSACTION, "failed_transaction"),
+        (Flags::UNKNOWN_NAMES, "unknown_names"),
+        (Flags::MULTICAST, "multicast"),
+        (Flags::STREAMING, "streaming"),
+        (Flags::CANCELLED, "cancelled"),
     ];
 
     /// Adds the flags of `other`.
@@ -83,6 +110,9 @@ pub const NAMELESS: &str = "?";
 /// A request with its answer, by stream offsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exchange {
+    /// Number in the registry of the protocol that it belongs to, where that is not the decoder's own (gRPC inside
+    /// HTTP/2).
+    pub protocol: Option<u16>,
     /// The protocol's own word for the operation (`GET`, `query`, `HGET`), or [`NAMELESS`].
     pub op: Box<str>,
     /// Path, statement (literals as `?`), key: what the operation is about.
@@ -103,8 +133,43 @@ pub struct Exchange {
     pub rows: Option<u64>,
     /// Normalised SQL text (literals as `?`), for protocols that carry SQL.
     pub statement: Option<Box<str>>,
+    /// What else the protocol says of a SQL statement, where it says anything out of the ordinary.
+    pub sql: Option<Box<SqlFacts>>,
     /// What weakens or qualifies it.
     pub flags: Flags,
+}
+
+/// What a SQL protocol says of a statement besides rows and errors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SqlFacts {
+    /// Rows changed, where the protocol tells them apart from rows sent.
+    pub affected: Option<u64>,
+    /// Warnings, where not 0.
+    pub warnings: u16,
+    /// SQLSTATE of an error, where it is not `Exchange::code` itself.
+    pub sqlstate: Option<Box<str>>,
+    /// Bound parameters in order, separated by `, `; each `?` unless values are shown. `None` where there are none or
+    /// they were not seen.
+    pub parameters: Option<Box<str>>,
+}
+
+/// What a TLS handshake shows to anyone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// Version agreed on (`TLS 1.2`), or offered where the server's answer was not seen.
+    pub version: Option<Box<str>>,
+    /// Server name that the client asked for (RFC 6066).
+    pub server_name: Option<Box<str>>,
+    /// Application protocol agreed on, or the client's offers (RFC 7301); not visible in a TLS 1.3 answer.
+    pub alpn: Vec<Box<str>>,
+    /// Cipher suite agreed on, by its IANA name or number.
+    pub cipher: Option<Box<str>>,
+    /// Subject's common name and alternative names of the server's certificate, where it is not encrypted (before 1.3).
+    pub certificate: Vec<Box<str>>,
+    /// Alerts seen in the clear: side, and description (`handshake_failure`).
+    pub alerts: Vec<(Side, Box<str>)>,
+    /// Both sides went over to encrypted records.
+    pub established: bool,
 }
 
 /// What kind of information a byte range carries; masking in reports, redaction and pseudonyms rest on it.
@@ -142,34 +207,22 @@ pub struct Output {
     pub skipped_bytes: [u64; 2],
     /// Set when the bytes turned out not to be this protocol.
     pub rejected: bool,
-    /// Set when the connection left this protocol: what follows is passed over (and counted as skipped).
-    pub switched: Option<Switched>,
-}
-
-/// A connection that went over to another protocol by agreement of both ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Switched {
-    /// What follows.
-    pub to: SwitchedTo,
-    /// Client stream offset of the first byte of it.
-    pub client: u64,
-    /// Server stream offset of the first byte of it.
-    pub server: u64,
+    /// Set when the connection left this protocol. The decoder leaves what follows in the streams, and is not called
+    /// again.
+    pub switched: Option<SwitchedTo>,
+    /// What a TLS handshake showed.
+    pub tls: Option<Box<TlsFacts>>,
 }
 
 /// What a connection went over to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwitchedTo {
-    /// TLS.
-    Tls,
-    /// The protocol's own compressed framing.
-    Compressed,
-    /// What an HTTP upgrade agreed on.
-    Upgrade,
-    /// Anything at all, through a proxy (HTTP CONNECT).
+    /// Another protocol of the registry, by its name, from its beginning.
+    Protocol(&'static str),
+    /// Anything at all (HTTP CONNECT): it is detected anew.
     Tunnel,
-    /// A replication stream.
-    Replication,
+    /// Something that nobody here reads (an unknown HTTP upgrade, a replication stream): passed over and counted.
+    Unread,
 }
 
 impl Output {
@@ -182,6 +235,11 @@ impl Output {
         }
     }
 
+    /// Classifies one message piece by piece, from `start` on.
+    pub(crate) fn marker(&mut self, side: Side, start: u64) -> Marker<'_> {
+        Marker { out: self, side, at: start }
+    }
+
     /// Counts bytes passed over to find a boundary.
     pub fn skipped(&mut self, side: Side, bytes: u64) {
         let counter = match side {
@@ -189,5 +247,27 @@ impl Output {
             Side::Server => &mut self.skipped_bytes[1],
         };
         *counter += bytes;
+    }
+}
+
+/// Classifies the bytes of a message from front to back.
+pub(crate) struct Marker<'a> {
+    out: &'a mut Output,
+    side: Side,
+    at: u64,
+}
+
+impl Marker<'_> {
+    /// The next `length` bytes carry `class`.
+    pub fn take(&mut self, length: u64, class: ByteClass) {
+        self.to(self.at.saturating_add(length), class);
+    }
+
+    /// The bytes up to stream offset `end` carry `class`.
+    pub fn to(&mut self, end: u64, class: ByteClass) {
+        if end > self.at {
+            self.out.mark(self.side, self.at..end, class);
+            self.at = end;
+        }
     }
 }

@@ -10,8 +10,11 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)
 )]
 
+mod decoder;
 mod detect;
 mod exchange;
+mod frames;
+mod matching;
 mod pairing;
 pub mod sql;
 mod stream;
@@ -21,8 +24,9 @@ mod http;
 mod mysql;
 mod redis;
 
-pub use detect::{Detected, Prefix, detect};
-pub use exchange::{ByteClass, Exchange, Flags, Mark, NAMELESS, Output, Side, Status, Switched, SwitchedTo};
+pub use decoder::{Decoder, End, Setup};
+pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
+pub use exchange::{ByteClass, Exchange, Flags, Mark, NAMELESS, Output, Side, SqlFacts, Status, SwitchedTo, TlsFacts};
 pub use stream::{Hole, HoleKind, Stream};
 
 /// How a decoder shows what it read.
@@ -56,15 +60,53 @@ pub trait Parser: Send {
     fn finish(&mut self, streams: &mut Streams, out: &mut Output);
 }
 
+/// How a decoder begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start {
+    /// How to show what is read.
+    pub options: Options,
+    /// The start of the connection was not seen.
+    pub mid_stream: bool,
+    /// Each push is one datagram: [`Parser::parse`] is called after each, and reads all of it.
+    pub datagrams: bool,
+    /// The server's port, where it is known.
+    pub server_port: Option<u16>,
+}
+
+/// What people want to know about a decoder: a row of the tables in `docs/PROTOCOLS.md`.
+pub struct About {
+    /// Where the format is defined.
+    pub source: &'static str,
+    /// What counts as a request, and what `op` and `target` are.
+    pub request: &'static str,
+    /// What is read.
+    pub read: &'static str,
+    /// What is inferred where the start of the connection, or bytes in the middle, were not seen.
+    pub mid_stream: &'static str,
+    /// What is not read.
+    pub not_read: &'static str,
+}
+
 /// A protocol that KFR reads: one entry of [`REGISTRY`].
 pub struct Protocol {
     /// Name as it stands in request lines.
     pub name: &'static str,
+    /// It is carried by streams (TCP, unix).
+    pub streams: bool,
+    /// It is carried by datagrams (UDP).
+    pub datagrams: bool,
     /// Judges the first bytes of both directions.
     pub detect: fn(&Prefix<'_>) -> Detected,
-    /// Makes a decoder for one connection; `mid_stream` where its start was not seen.
-    pub parser: fn(options: Options, mid_stream: bool) -> Box<dyn Parser>,
+    /// Makes a decoder for one connection.
+    pub parser: fn(&Start) -> Box<dyn Parser>,
+    /// For people.
+    pub about: About,
 }
 
-/// Every protocol, in the order in which ties are decided.
-pub static REGISTRY: &[Protocol] = &[http::PROTOCOL, mysql::PROTOCOL, redis::PROTOCOL];
+/// Every protocol, in the order in which ties are decided. At most 64 ([`ProtocolSet`]).
+#[rustfmt::skip]
+pub static REGISTRY: &[Protocol] = &[
+    http::PROTOCOL,
+    mysql::PROTOCOL,
+    redis::PROTOCOL,
+];

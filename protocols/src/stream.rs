@@ -122,6 +122,17 @@ impl Stream {
         self.tail.push_back(Segment::Hole(hole));
     }
 
+    /// Appends what another stream holds unread, its holes included.
+    pub fn append(&mut self, other: &Stream) {
+        self.push(other.bytes());
+        for segment in &other.tail {
+            match segment {
+                Segment::Bytes(bytes) => self.push(bytes),
+                Segment::Hole(hole) => self.push_hole(*hole),
+            }
+        }
+    }
+
     /// Notes that nothing more will come (FIN, reset, or the recording's end).
     pub fn close(&mut self) {
         self.closed = true;

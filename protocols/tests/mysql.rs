@@ -256,11 +256,11 @@ fn tls_and_compression_end_reading() {
     let tls = b"\x16\x03\x01\x02\0\x01rest".to_vec();
     let out = mysql(false, &[(S, packet(0, GREETING)), (C, packet(1, &request)), (C, tls.clone()), (S, tls)]);
     assert_eq!(out.exchanges.len(), 0);
-    assert_eq!(out.switched.map(|s| (s.to, s.client)), Some((SwitchedTo::Tls, 36)));
+    assert_eq!(out.switched, Some(SwitchedTo::Protocol("tls")));
     assert_eq!(out.skipped_bytes, [10, 10]);
 
     let out = logged_in(1 << 5, &[(C, b"\x12\0\0\0\0\0\0\x0e\0\0\0\x03SELECT 1".to_vec())]);
-    assert_eq!(out.switched.map(|s| s.to), Some(SwitchedTo::Compressed));
+    assert_eq!(out.switched, Some(SwitchedTo::Unread));
     assert_eq!((out.exchanges.len(), out.skipped_bytes[0]), (0, 20));
 }
 
@@ -337,7 +337,7 @@ fn classes() {
 fn detection() {
     let mysql = REGISTRY.iter().find(|p| p.name == "mysql").unwrap();
     let detect = |client: &[u8], server: &[u8], mid_stream| {
-        (mysql.detect)(&Prefix { client, server, mid_stream, complete: true })
+        (mysql.detect)(&Prefix { client, server, mid_stream, complete: true, ..Prefix::default() })
     };
     let greeting = packet(0, GREETING);
     assert_eq!(detect(b"", &greeting, false), Detected::Certain);

@@ -169,7 +169,7 @@ fn inline_commands_monitor_and_replication() {
         (C, &command(&["REPLCONF", "ACK", "0"])),
     ]);
     assert_eq!(short(&out), ["PSYNC - Ok 56"]);
-    assert_eq!(out.switched.map(|s| s.to), Some(SwitchedTo::Replication));
+    assert_eq!(out.switched, Some(SwitchedTo::Unread));
 }
 
 #[test]
@@ -231,8 +231,9 @@ fn passwords_are_secret() {
 #[test]
 fn detection() {
     let redis = REGISTRY.iter().find(|p| p.name == "redis").unwrap();
-    let detect =
-        |client: &[u8], server: &[u8]| (redis.detect)(&Prefix { client, server, mid_stream: false, complete: true });
+    let detect = |client: &[u8], server: &[u8]| {
+        (redis.detect)(&Prefix { client, server, mid_stream: false, complete: true, ..Prefix::default() })
+    };
     assert_eq!(detect(b"*1\r\n$4\r\nPING\r\n", b""), Detected::Certain);
     assert_eq!(detect(b"PING\r\n", b"+PONG\r\n"), Detected::Certain);
     assert_eq!(detect(b"", b"+OK\r\n"), Detected::Maybe);

@@ -9,15 +9,24 @@ use std::ops::Range;
 
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
-    ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Streams, Switched,
-    SwitchedTo, text,
+    About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Streams, SwitchedTo,
+    text,
 };
 use body::{Chunked, Step};
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
     name: "http",
+    streams: true,
+    datagrams: false,
     detect: detect::detect,
-    parser: |options, mid_stream| Box::new(Http::new(options, mid_stream)),
+    parser: |start| Box::new(Http::new(start.options, start.mid_stream)),
+    about: About {
+        source: "RFC 9110, RFC 9112",
+        request: "a request head; `op` the method, `target` the path (query values masked)",
+        read: "heads, bodies by length, chunked or to the end, interim answers, HEAD, CONNECT, upgrades, pipelining",
+        mid_stream: "requests at the start of a send; answers by their status line",
+        not_read: "content codings, multipart",
+    },
 };
 
 /// A head longer than this is given up. Servers refuse heads far smaller (8 KiB to 64 KiB).
@@ -418,7 +427,7 @@ impl Http {
         let connected = matches!(asked, Asked::Connect) && (200..300).contains(&code);
         if code == 101 || connected {
             self.answered(start..body_start, out);
-            self.enter_tunnel(streams, if connected { SwitchedTo::Tunnel } else { SwitchedTo::Upgrade }, out);
+            self.enter_tunnel(streams, if connected { SwitchedTo::Tunnel } else { SwitchedTo::Unread }, out);
             return true;
         }
         self.resume_after_connect(asked);
@@ -466,7 +475,7 @@ impl Http {
     }
 
     fn enter_tunnel(&mut self, streams: &mut Streams, to: SwitchedTo, out: &mut Output) {
-        out.switched = Some(Switched { to, client: streams.client.position(), server: streams.server.position() });
+        out.switched = Some(to);
         self.pairing.finish(streams, out);
         self.tunnel = true;
     }
@@ -480,8 +489,6 @@ impl Parser for Http {
             self.read_requests(streams, client_chunk, out);
             self.read_responses(streams, server_chunk, out);
             if self.tunnel {
-                drop_all(&mut streams.client, Side::Client, out);
-                drop_all(&mut streams.server, Side::Server, out);
                 return;
             }
             // Only answers can make room for more requests: those of a full queue, or behind a CONNECT.

@@ -12,15 +12,27 @@ use std::collections::HashMap;
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, pass_chunk};
 use crate::sql::{self, Dialect};
 use crate::{
-    ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Parser, Prefix, Protocol, Side, Status, Streams,
-    Switched, SwitchedTo, text,
+    About, ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Parser, Prefix, Protocol, Side, Status,
+    Streams, SwitchedTo, text,
 };
 use answer::{Answering, looks_like_answer};
 use command::{Answer, Carries, Command, looks_like_command};
 use packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Packet, Peek, peek};
 
-pub(crate) const PROTOCOL: Protocol =
-    Protocol { name: "mysql", detect, parser: |options, mid_stream| Box::new(MySql::new(options, mid_stream)) };
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "mysql",
+    streams: true,
+    datagrams: false,
+    detect,
+    parser: |start| Box::new(MySql::new(start.options, start.mid_stream)),
+    about: About {
+        source: "MySQL server developer documentation (client/server protocol), MariaDB knowledge base",
+        request: "a command packet; `op` its name, `target` the statement. Logging in is none, `quit` is one",
+        read: "text and prepared statements, result sets in all forms, cursors, LOCAL INFILE, bulk execution",
+        mid_stream: "commands by sequence number, length and kind; ends of columns and rows from the packets themselves",
+        not_read: "the protocol before 4.1, binlog events, values of rows",
+    },
+};
 
 /// Bytes of a statement that are looked at. What is shown of it is shorter; lists in it collapse.
 const MAX_SQL_BYTES: usize = 32 << 10;
@@ -322,7 +334,7 @@ impl MySql {
             let size = packet.size();
             out.mark(Side::Client, start + HEADER_BYTES as u64..start + size, ByteClass::Structure);
             streams.client.skip(size);
-            self.switch(SwitchedTo::Tls, streams, out);
+            self.switch(SwitchedTo::Protocol("tls"), streams, out);
             return true;
         }
         login::mark_response(packet.payload, start + HEADER_BYTES as u64, packet.length, out);
@@ -339,13 +351,13 @@ impl MySql {
         self.release_silent(out);
         self.pairing.finish(streams, out);
         self.switched = true;
-        out.switched = Some(Switched { to, client: streams.client.position(), server: streams.server.position() });
+        out.switched = Some(to);
     }
 
     /// Reads a command packet; false if more bytes are needed.
     fn read_command(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
         if self.compressed {
-            self.switch(SwitchedTo::Compressed, streams, out);
+            self.switch(SwitchedTo::Unread, streams, out);
             return true;
         }
         let Peek::Packet(packet) = peek(&streams.client, 1) else { return false };
@@ -552,8 +564,6 @@ impl Parser for MySql {
                 self.read_answers(streams, server_chunk, out);
             }
             if self.switched {
-                drop_all(&mut streams.client, Side::Client, out);
-                drop_all(&mut streams.server, Side::Server, out);
                 return;
             }
             let after = (streams.client.position(), streams.server.position(), self.pairing.len());

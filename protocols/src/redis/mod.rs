@@ -7,7 +7,7 @@ mod reply;
 
 use crate::pairing::{Chunks, Pairing, drop_all, find_start, pass_chunk};
 use crate::{
-    Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Stream, Streams, Switched, SwitchedTo,
+    About, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Stream, Streams, SwitchedTo,
     text,
 };
 use command::{Command, Published};
@@ -15,8 +15,17 @@ use reply::{Reply, Shape, Step, looks_like_reply};
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
     name: "redis",
+    streams: true,
+    datagrams: false,
     detect: detect::detect,
-    parser: |options, mid_stream| Box::new(Redis::new(options, mid_stream)),
+    parser: |start| Box::new(Redis::new(start.options, start.mid_stream)),
+    about: About {
+        source: "RESP2 and RESP3 specification",
+        request: "a command, as an array or inline; `op` its first word, `target` its first key or channel",
+        read: "all RESP3 types, pushes, subscriptions, MONITOR, CLIENT REPLY; errors with their code",
+        mid_stream: "commands at the start of a send; commands of a cut pipeline are counted by their answers",
+        not_read: "the cluster bus, replication streams, values inside replies",
+    },
 };
 
 /// Bytes of a key that are kept.
@@ -259,8 +268,7 @@ impl Redis {
         }
         self.pairing.complete(start..end, out);
         if self.replication {
-            let (client, server) = (streams.client.position(), streams.server.position());
-            out.switched = Some(Switched { to: SwitchedTo::Replication, client, server });
+            out.switched = Some(SwitchedTo::Unread);
             self.pairing.finish(streams, out);
         }
     }
@@ -309,8 +317,6 @@ impl Parser for Redis {
             self.read_commands(streams, client_chunk, out);
             self.read_replies(streams, server_chunk, out);
             if self.replication {
-                drop_all(&mut streams.client, Side::Client, out);
-                drop_all(&mut streams.server, Side::Server, out);
                 return;
             }
             let after = (streams.client.position(), streams.server.position(), self.pairing.len());

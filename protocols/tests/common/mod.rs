@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use kfr_protocols::{Exchange, Flags, Hole, HoleKind, Options, Output, Parser, Prefix, Protocol, Streams, detect};
+use kfr_protocols::{
+    Decoder, End, Exchange, Flags, Hole, HoleKind, Output, Parser, Protocol, REGISTRY, Setup, Start, Stream, Streams,
+    protocol_named,
+};
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
 /// One piece of one direction, in the order in which the connection's pieces were captured.
@@ -24,6 +27,8 @@ pub struct Connection {
     pub pieces: Vec<(bool, Piece)>,
     pub mid_stream: bool,
     pub ports: (u16, u16),
+    /// Each piece is one datagram.
+    pub datagrams: bool,
 }
 
 #[derive(Default)]
@@ -206,52 +211,49 @@ fn release(side: &mut Side, client: bool, pieces: &mut Vec<(bool, Piece)>, patie
     }
 }
 
-fn prefix(connection: &Connection, client: bool) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (side, piece) in &connection.pieces {
-        match piece {
-            Piece::Bytes(more) if *side == client => bytes.extend_from_slice(more),
-            Piece::Lost(_) if *side == client => break,
-            _ => {}
-        }
-        if bytes.len() > 4096 {
-            break;
-        }
-    }
-    bytes
+/// Detects and decodes a connection, of whose packets `limit` bytes are kept. `None` where nobody claims it.
+pub fn decode(connection: &Connection, limit: usize) -> Option<(&'static Protocol, Output)> {
+    decode_into(connection, limit, Output::default())
 }
 
-/// Detects and decodes a connection, of whose packets `limit` bytes are kept; tries the other orientation where its start was not seen.
-pub fn decode(connection: &Connection, limit: usize) -> Option<(&'static Protocol, Output)> {
-    let (a, b) = (prefix(connection, true), prefix(connection, false));
-    for swapped in [false, true] {
-        if swapped && !connection.mid_stream {
-            return None;
-        }
-        let (client, server) = if swapped { (&b, &a) } else { (&a, &b) };
-        let judged =
-            detect(&Prefix { client, server, mid_stream: connection.mid_stream, complete: true }).unwrap_or_default();
-        let Some(protocol) = judged else { continue };
-        let mut parser = (protocol.parser)(Options { literals: false }, connection.mid_stream);
-        let mut pieces = Vec::new();
-        for (side, piece) in &connection.pieces {
-            match piece {
-                Piece::Bytes(bytes) if bytes.len() > limit => {
-                    pieces.push((side ^ swapped, Piece::Bytes(bytes[..limit].to_vec())));
-                    pieces.push((side ^ swapped, Piece::Cut((bytes.len() - limit) as u64)));
-                }
-                piece => pieces.push((side ^ swapped, piece.clone())),
+/// The same, with what `out` asks for.
+pub fn decode_into(connection: &Connection, limit: usize, mut out: Output) -> Option<(&'static Protocol, Output)> {
+    let (client_port, server_port) = connection.ports;
+    let mut decoder = Decoder::new(Setup {
+        mid_stream: connection.mid_stream,
+        near_is_client: (!connection.mid_stream).then_some(true),
+        ports: [Some(client_port), Some(server_port)],
+        datagrams: connection.datagrams,
+        ..Setup::default()
+    });
+    let mut offsets = [0; 2];
+    for (client, piece) in &connection.pieces {
+        let (end, offset) = if *client { (End::Near, &mut offsets[0]) } else { (End::Far, &mut offsets[1]) };
+        let (bytes, hole) = match piece {
+            Piece::Bytes(bytes) if bytes.len() > limit => {
+                (&bytes[..limit], Some(Hole { length: (bytes.len() - limit) as u64, kind: HoleKind::Cut }))
             }
-        }
-        return Some((protocol, run(parser.as_mut(), &pieces)));
+            Piece::Bytes(bytes) => (bytes.as_slice(), None),
+            Piece::Lost(length) => (&[][..], Some(Hole { length: *length, kind: HoleKind::Gap })),
+            Piece::Cut(length) => (&[][..], Some(Hole { length: *length, kind: HoleKind::Cut })),
+        };
+        let fill = |stream: &mut Stream| {
+            stream.push(bytes);
+            if let Some(hole) = hole {
+                stream.push_hole(hole);
+            }
+        };
+        decoder.push(end, *offset, fill, &mut out);
+        *offset += bytes.len() as u64 + hole.map_or(0, |hole| hole.length);
     }
-    None
+    decoder.finish(&mut out);
+    decoder.protocol().map(|number| (&REGISTRY[usize::from(number)], out))
 }
 
 /// A decoder by its name.
 pub fn parser(name: &str, mid_stream: bool) -> Box<dyn Parser> {
-    let protocol = kfr_protocols::REGISTRY.iter().find(|p| p.name == name).unwrap();
-    (protocol.parser)(Options::default(), mid_stream)
+    let (_, protocol) = protocol_named(name).unwrap();
+    (protocol.parser)(&Start { mid_stream, ..Start::default() })
 }
 
 /// Pieces of a conversation: (from the client, bytes).
@@ -288,7 +290,15 @@ pub fn run(parser: &mut dyn Parser, pieces: &[(bool, Piece)]) -> Output {
             Piece::Lost(length) => stream.push_hole(Hole { length: *length, kind: HoleKind::Gap }),
             Piece::Cut(length) => stream.push_hole(Hole { length: *length, kind: HoleKind::Cut }),
         }
-        parser.parse(&mut streams, &mut out);
+        if out.switched.is_none() {
+            parser.parse(&mut streams, &mut out);
+        }
+    }
+    if out.switched.is_some() {
+        // What a decoder that has no successor leaves.
+        out.skipped_bytes[0] += streams.client.end() - streams.client.position();
+        out.skipped_bytes[1] += streams.server.end() - streams.server.position();
+        return out;
     }
     streams.client.close();
     streams.server.close();

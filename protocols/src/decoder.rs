@@ -1,0 +1,465 @@
+//! One connection from its first bytes to its requests: finds out who speaks, takes a wrong guess back, and follows a
+//! connection from one protocol into the next.
+
+use std::collections::VecDeque;
+
+use crate::{
+    Flags, Options, Output, Parser, Prefix, ProtocolSet, REGISTRY, Side, Start, Stream, Streams, SwitchedTo, detect,
+    protocol_named,
+};
+
+/// Bytes of each direction that detection looks at.
+const PREFIX_BYTES: usize = 4096;
+/// Chunks and bytes that may wait for detection, or are kept to take a guess back.
+const MAX_LOG: usize = 1024;
+const MAX_LOG_BYTES: usize = 64 << 10;
+/// Bytes below which nobody is asked to be sure that these can't be his.
+const FEW_BYTES: usize = 64;
+/// Times that detection starts over behind the first chunk before a connection counts as unknown.
+const MAX_ATTEMPTS: u32 = 256;
+/// Protocols that a connection goes through one after the other.
+const MAX_SWITCHES: u32 = 8;
+
+/// An end of a connection, before it is known which of them asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The one whose events are replayed.
+    Near,
+    /// The other one.
+    Far,
+}
+
+/// What is known of a connection before its first byte.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup {
+    /// How to show what is read.
+    pub options: Options,
+    /// The start of the connection was not seen.
+    pub mid_stream: bool,
+    /// Each push is one datagram.
+    pub datagrams: bool,
+    /// `None`: detection decides.
+    pub near_is_client: Option<bool>,
+    /// Ports of the near and the far end, where there are any.
+    pub ports: [Option<u16>; 2],
+    /// The protocol (its number in the registry), told by somebody who knows: nothing is detected.
+    pub hint: Option<u16>,
+}
+
+enum Stage {
+    /// Nobody claimed it yet.
+    Undecided,
+    /// A decoder reads it on a guess: what it puts out is held back until it has read an answer.
+    Trial { parser: Box<dyn Parser>, out: Box<Output> },
+    /// A decoder reads it.
+    Decoding(Box<dyn Parser>),
+    /// Nobody reads it.
+    Opaque,
+}
+
+/// Decodes one connection.
+pub struct Decoder {
+    setup: Setup,
+    stage: Stage,
+    streams: Streams,
+    /// Whether the client's (server's) first offset is set.
+    started: [bool; 2],
+    near_is_client: Option<bool>,
+    /// The first protocol that was found.
+    protocol: Option<u16>,
+    /// The one that is read now.
+    current: u16,
+    /// Pushed so far, in order, while it is undecided or on trial.
+    log: VecDeque<(End, Stream)>,
+    log_bytes: usize,
+    /// Of `log`, what is in front was tried by these already.
+    excluded: ProtocolSet,
+    attempts: u32,
+    switches: u32,
+}
+
+impl Decoder {
+    /// A connection of which nothing was seen yet.
+    pub fn new(setup: Setup) -> Self {
+        let mut decoder = Self {
+            setup,
+            stage: Stage::Undecided,
+            streams: Streams::default(),
+            started: [false; 2],
+            near_is_client: setup.near_is_client,
+            protocol: None,
+            current: 0,
+            log: VecDeque::new(),
+            log_bytes: 0,
+            excluded: ProtocolSet::default(),
+            attempts: 0,
+            switches: 0,
+        };
+        if let Some((number, protocol)) = setup.hint.and_then(|hint| Some((hint, REGISTRY.get(usize::from(hint))?))) {
+            let near_is_client = setup.near_is_client.unwrap_or(setup.ports[0] >= setup.ports[1]);
+            decoder.near_is_client = Some(near_is_client);
+            decoder.protocol = Some(number);
+            decoder.current = number;
+            decoder.stage = Stage::Decoding((protocol.parser)(&decoder.start(near_is_client)));
+        }
+        decoder
+    }
+
+    /// The protocol's number in the registry: of several, one inside the other, the outermost. `None` while unknown.
+    pub fn protocol(&self) -> Option<u16> {
+        self.protocol
+    }
+
+    /// Whether the near end is the client, as far as it is known.
+    pub fn near_is_client(&self) -> Option<bool> {
+        self.near_is_client
+    }
+
+    /// True if nothing that is pushed is looked at any more: pushing it is a waste.
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.stage, Stage::Opaque) && self.protocol.is_none()
+    }
+
+    /// Adds what `end` sent next: `fill` pushes bytes and holes, the first of which has this stream offset. What was sent
+    /// (or received) at once is one call.
+    pub fn push(&mut self, end: End, offset: u64, fill: impl FnOnce(&mut Stream), out: &mut Output) {
+        match &mut self.stage {
+            Stage::Decoding(_) => {
+                let stream = self.stream(end, offset);
+                fill(stream);
+                self.decode(out);
+            }
+            Stage::Undecided | Stage::Trial { .. } => {
+                let mut chunk = Stream::default();
+                chunk.start_at(offset);
+                fill(&mut chunk);
+                self.log_bytes += chunk.bytes().len();
+                if matches!(self.stage, Stage::Trial { .. }) {
+                    self.try_on(end, &chunk);
+                    self.log.push_back((end, chunk));
+                    self.judge_trial(false, out);
+                } else {
+                    self.log.push_back((end, chunk));
+                }
+                self.decide(false, out);
+            }
+            Stage::Opaque => {
+                if self.protocol.is_some() {
+                    let mut chunk = Stream::default();
+                    fill(&mut chunk);
+                    let side = self.side(end);
+                    out.skipped(side, chunk.end());
+                }
+            }
+        }
+    }
+
+    /// Nothing more will come.
+    pub fn finish(&mut self, out: &mut Output) {
+        self.decide(true, out);
+        loop {
+            match &mut self.stage {
+                Stage::Trial { parser, out: held } => {
+                    self.streams.client.close();
+                    self.streams.server.close();
+                    parser.finish(&mut self.streams, held);
+                    self.judge_trial(true, out);
+                    self.decide(true, out);
+                    if matches!(self.stage, Stage::Decoding(_)) {
+                        // It was finished on trial.
+                        return;
+                    }
+                }
+                Stage::Decoding(parser) => {
+                    self.streams.client.close();
+                    self.streams.server.close();
+                    let before = out.exchanges.len();
+                    parser.finish(&mut self.streams, out);
+                    self.name(before, out);
+                    if out.switched.take().is_none() {
+                        return;
+                    }
+                    self.pass_rest(out);
+                    return;
+                }
+                Stage::Undecided | Stage::Opaque => return,
+            }
+        }
+    }
+
+    /// Gives back memory that only a busy connection needs.
+    pub fn rest(&mut self) {
+        self.streams.client.rest_long();
+        self.streams.server.rest_long();
+        self.log.shrink_to_fit();
+    }
+
+    fn start(&self, near_is_client: bool) -> Start {
+        Start {
+            options: self.setup.options,
+            mid_stream: self.setup.mid_stream || self.attempts > 0,
+            datagrams: self.setup.datagrams,
+            server_port: self.setup.ports[usize::from(near_is_client)],
+        }
+    }
+
+    fn side(&self, end: End) -> Side {
+        if (end == End::Near) == (self.near_is_client != Some(false)) { Side::Client } else { Side::Server }
+    }
+
+    fn stream(&mut self, end: End, offset: u64) -> &mut Stream {
+        let side = self.side(end);
+        let (stream, started) = match side {
+            Side::Client => (&mut self.streams.client, &mut self.started[0]),
+            Side::Server => (&mut self.streams.server, &mut self.started[1]),
+        };
+        if !std::mem::replace(started, true) {
+            stream.start_at(offset);
+        }
+        stream
+    }
+
+    /// Lets the decoder read, and follows where it leads.
+    fn decode(&mut self, out: &mut Output) {
+        loop {
+            let Stage::Decoding(parser) = &mut self.stage else { return };
+            let before = out.exchanges.len();
+            parser.parse(&mut self.streams, out);
+            self.streams.client.rest();
+            self.streams.server.rest();
+            self.name(before, out);
+            if std::mem::take(&mut out.rejected) {
+                self.protocol = None;
+                self.stage = Stage::Opaque;
+                self.streams = Streams::default();
+                return;
+            }
+            let Some(to) = out.switched.take() else { return };
+            self.switch(to, out);
+        }
+    }
+
+    /// Notes whose exchanges these are.
+    fn name(&self, from: usize, out: &mut Output) {
+        for exchange in out.exchanges.iter_mut().skip(from) {
+            exchange.protocol.get_or_insert(self.current);
+        }
+    }
+
+    fn switch(&mut self, to: SwitchedTo, out: &mut Output) {
+        self.switches += 1;
+        match to {
+            SwitchedTo::Protocol(name) if self.switches <= MAX_SWITCHES => {
+                if let Some((number, protocol)) = protocol_named(name) {
+                    let start = Start { mid_stream: false, ..self.start(self.near_is_client != Some(false)) };
+                    self.current = number;
+                    self.stage = Stage::Decoding((protocol.parser)(&start));
+                    return;
+                }
+            }
+            SwitchedTo::Tunnel if self.switches <= MAX_SWITCHES => {
+                let (near, far) = match self.near_is_client {
+                    Some(false) => (&mut self.streams.server, &mut self.streams.client),
+                    _ => (&mut self.streams.client, &mut self.streams.server),
+                };
+                for (end, stream) in [(End::Near, std::mem::take(near)), (End::Far, std::mem::take(far))] {
+                    if !stream.is_empty() {
+                        self.log_bytes += stream.bytes().len();
+                        self.log.push_back((end, stream));
+                    }
+                }
+                self.started = [false; 2];
+                self.stage = Stage::Undecided;
+                self.excluded = ProtocolSet::default();
+                self.attempts = 0;
+                self.setup.mid_stream = false;
+                self.decide(false, out);
+                return;
+            }
+            _ => {}
+        }
+        self.stage = Stage::Opaque;
+        self.pass_rest(out);
+    }
+
+    /// Passes over what nobody will read.
+    fn pass_rest(&mut self, out: &mut Output) {
+        let streams = std::mem::take(&mut self.streams);
+        for (side, stream) in [(Side::Client, &streams.client), (Side::Server, &streams.server)] {
+            out.skipped(side, stream.end().saturating_sub(stream.position()));
+        }
+    }
+
+    /// Asks who speaks here; lets the one who claims it try.
+    fn decide(&mut self, complete: bool, out: &mut Output) {
+        while matches!(self.stage, Stage::Undecided) && !self.log.is_empty() {
+            let full = complete || self.log.len() >= MAX_LOG || self.log_bytes >= MAX_LOG_BYTES;
+            match self.judge(full) {
+                Verdict::Speaks(number, near_is_client) => {
+                    let Some(protocol) = REGISTRY.get(usize::from(number)) else { return };
+                    let parser = (protocol.parser)(&self.start(near_is_client));
+                    let marks = out.marks.is_some().then(Vec::new);
+                    self.stage = Stage::Trial { parser, out: Box::new(Output { marks, ..Output::default() }) };
+                    self.current = number;
+                    self.near_is_client = Some(near_is_client);
+                    let log = std::mem::take(&mut self.log);
+                    for (end, chunk) in &log {
+                        self.try_on(*end, chunk);
+                    }
+                    self.log = log;
+                    self.judge_trial(false, out);
+                }
+                Verdict::Wait => return,
+                Verdict::Nobody
+                    if !full && self.log_bytes < FEW_BYTES && !self.setup.datagrams && self.attempts == 0 =>
+                {
+                    return;
+                }
+                Verdict::Nobody => {
+                    // Somewhere behind the first chunk a message may begin.
+                    self.attempts += 1;
+                    self.excluded = ProtocolSet::default();
+                    if let Some((end, chunk)) = self.log.pop_front() {
+                        self.log_bytes = self.log_bytes.saturating_sub(chunk.bytes().len());
+                        if self.attempts < MAX_ATTEMPTS {
+                            out.skipped(self.side(end), chunk.end().saturating_sub(chunk.position()));
+                        }
+                    }
+                    if self.attempts >= MAX_ATTEMPTS || self.setup.datagrams && self.attempts >= 64 {
+                        self.stage = Stage::Opaque;
+                        self.log = VecDeque::new();
+                        self.log_bytes = 0;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets the decoder on trial read a chunk.
+    fn try_on(&mut self, end: End, chunk: &Stream) {
+        let side = self.side(end);
+        let Stage::Trial { parser, out } = &mut self.stage else { return };
+        if out.rejected || out.switched.is_some() {
+            // A switch is followed when the trial is judged; what comes behind it waits in the streams.
+            if out.rejected {
+                return;
+            }
+        }
+        let (stream, started) = match side {
+            Side::Client => (&mut self.streams.client, &mut self.started[0]),
+            Side::Server => (&mut self.streams.server, &mut self.started[1]),
+        };
+        if !std::mem::replace(started, true) {
+            stream.start_at(chunk.position());
+        }
+        stream.append(chunk);
+        if out.switched.is_none() {
+            parser.parse(&mut self.streams, out);
+        }
+    }
+
+    /// Takes the guess back, or stands by it, as soon as that can be told.
+    fn judge_trial(&mut self, complete: bool, out: &mut Output) {
+        let Stage::Trial { out: held, .. } = &mut self.stage else { return };
+        let full = complete || self.log.len() >= MAX_LOG || self.log_bytes >= MAX_LOG_BYTES;
+        let answered = held
+            .exchanges
+            .iter()
+            .any(|exchange| exchange.response.is_some() || exchange.flags.contains(Flags::NO_REPLY));
+        let passed_over = held.skipped_bytes.iter().sum::<u64>();
+        let nothing = held.exchanges.is_empty() && held.switched.is_none() && held.tls.is_none();
+        if held.rejected || full && nothing && passed_over * 2 > self.log_bytes as u64 {
+            self.excluded.insert(self.current);
+            self.streams = Streams::default();
+            self.started = [false; 2];
+            self.near_is_client = self.setup.near_is_client.or(self.protocol.and(self.near_is_client));
+            self.stage = Stage::Undecided;
+            return;
+        }
+        if !answered && !full && held.switched.is_none() && held.tls.is_none() {
+            return;
+        }
+        let Stage::Trial { parser, out: mut held } = std::mem::replace(&mut self.stage, Stage::Undecided) else {
+            return;
+        };
+        self.stage = Stage::Decoding(parser);
+        self.protocol.get_or_insert(self.current);
+        self.log = VecDeque::new();
+        self.log_bytes = 0;
+        let before = out.exchanges.len();
+        out.exchanges.append(&mut held.exchanges);
+        self.name(before, out);
+        if let (Some(marks), Some(held)) = (&mut out.marks, &mut held.marks) {
+            marks.append(held);
+        }
+        for (sum, held) in out.skipped_bytes.iter_mut().zip(held.skipped_bytes) {
+            *sum += held;
+        }
+        if held.tls.is_some() {
+            out.tls = held.tls.take();
+        }
+        if let Some(to) = held.switched.take() {
+            self.switch(to, out);
+            if complete {
+                self.finish_switched(out);
+            } else {
+                self.decode(out);
+            }
+        }
+    }
+
+    /// The end came right behind a switch: what follows it is all there is.
+    fn finish_switched(&mut self, out: &mut Output) {
+        if let Stage::Decoding(parser) = &mut self.stage {
+            let before = out.exchanges.len();
+            self.streams.client.close();
+            self.streams.server.close();
+            parser.finish(&mut self.streams, out);
+            self.name(before, out);
+            out.switched = None;
+        }
+    }
+
+    fn judge(&self, complete: bool) -> Verdict {
+        let [near, far] = [self.prefix(End::Near), self.prefix(End::Far)];
+        let mid_stream = self.setup.mid_stream || self.attempts > 0;
+        let mut wait = false;
+        // Of two orientations that fit, that with the lower port as the server's is looked at first.
+        let first = self.setup.ports[0] >= self.setup.ports[1];
+        for near_is_client in [first, !first] {
+            if self.near_is_client.is_some_and(|known| known != near_is_client) {
+                continue;
+            }
+            let (client, server) = if near_is_client { (&near, &far) } else { (&far, &near) };
+            let server_port = self.setup.ports[usize::from(near_is_client)];
+            let datagrams = self.setup.datagrams;
+            match detect(&Prefix { client, server, mid_stream, complete, datagrams, server_port }, self.excluded) {
+                Ok(Some(number)) => return Verdict::Speaks(number, near_is_client),
+                Ok(None) => {}
+                Err(()) => wait = true,
+            }
+        }
+        if wait { Verdict::Wait } else { Verdict::Nobody }
+    }
+
+    /// The first bytes of one end, up to the first hole; of datagrams, the first one.
+    fn prefix(&self, end: End) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (_, chunk) in self.log.iter().filter(|(from, _)| *from == end) {
+            let room = PREFIX_BYTES - bytes.len();
+            let here = chunk.bytes();
+            bytes.extend_from_slice(here.get(..room).unwrap_or(here));
+            if bytes.len() >= PREFIX_BYTES || chunk.hole().is_some() || self.setup.datagrams {
+                break;
+            }
+        }
+        bytes
+    }
+}
+
+enum Verdict {
+    Speaks(u16, bool),
+    Wait,
+    Nobody,
+}
