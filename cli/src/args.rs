@@ -59,6 +59,8 @@ pub enum Command {
     /// Record what the kernel sees into a bundle
     #[cfg(all(target_os = "linux", feature = "capture"))]
     Capture(CaptureOptions),
+    /// Make a bundle of a packet capture
+    Import(ImportOptions),
     /// Show what a bundle holds
     Info(InfoOptions),
     /// Check that a bundle is whole
@@ -127,6 +129,19 @@ pub enum Hook {
     Sock,
     /// Where system calls return
     Syscall,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportOptions {
+    /// The capture, pcap or pcapng; `-` is standard input
+    #[arg(value_name = "X.pcap")]
+    pub capture: PathBuf,
+    /// Where the bundle goes: a file, no device, pipe or link; `-` is standard output
+    #[arg(short, long, value_name = "F.kfr")]
+    pub output: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]
