@@ -61,6 +61,8 @@ pub enum Command {
     Capture(CaptureOptions),
     /// Make a bundle of a packet capture
     Import(ImportOptions),
+    /// Replay every capture in a folder and compare its requests with the golden ones beside it
+    Check(CheckArguments),
     /// Show what a bundle holds
     Info(InfoOptions),
     /// Check that a bundle is whole
@@ -142,6 +144,26 @@ pub struct ImportOptions {
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Folder with bundles (*.kfr) and packet captures (*.pcap, *.pcapng, *.cap); the golden requests of NAME.kfr are in
+    /// NAME.requests.jsonl
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Take what is found now as golden
+    #[arg(long)]
+    pub bless: bool,
+    /// Captures to replay at once, at most 64 [default: one a core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Take what a server's port speaks for this protocol instead of detecting it (repeatable)
+    #[arg(long, value_name = "PORT=PROTOCOL", value_parser = port_hint)]
+    pub port_hint: Vec<(u16, u16)>,
+    /// Show the first bytes of what changed; golden files stay masked
+    #[arg(long)]
+    pub literals: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,8 @@ use crate::terminal::Terminal;
 pub enum Done {
     /// Code 0.
     Whole,
+    /// Code 1: what was to be judged is not as it should be.
+    WithDifferences,
     /// Code 3: done, but the input was damaged or events were lost.
     WithLosses,
 }
@@ -62,6 +64,11 @@ impl Failure {
         }
     }
 
+    /// The error in one sentence.
+    pub fn sentence(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
     /// What to do about it, where the system's word for it tells.
     fn advice(&self) -> Option<&'static str> {
         match (self.kind, io_kind(&self.error)?) {
@@ -98,6 +105,7 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
 pub fn report(result: Result<Done, Failure>, terminal: Terminal) -> ExitCode {
     match result {
         Ok(Done::Whole) => ExitCode::SUCCESS,
+        Ok(Done::WithDifferences) => ExitCode::from(1),
         Ok(Done::WithLosses) => ExitCode::from(3),
         Err(failure) if is_closed_pipe(&failure.error) => ExitCode::SUCCESS,
         Err(failure) => {

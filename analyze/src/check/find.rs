@@ -1,0 +1,78 @@
+//! What there is to check.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Folders below each other that are entered.
+const MAX_DEPTH: usize = 32;
+
+/// A capture with its golden file, whether that exists or not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Case {
+    /// A bundle or a packet capture.
+    pub capture: PathBuf,
+    /// `NAME.requests.jsonl` beside it, where NAME is the capture's name without its extension.
+    pub golden: PathBuf,
+    /// It is a bundle: replayed as it is.
+    pub is_bundle: bool,
+}
+
+/// Every bundle (`*.kfr`) and packet capture (`*.pcap`, `*.pcapng`, `*.cap`) in `folder` and below it, by name. Links to
+/// folders are not followed.
+///
+/// # Errors
+/// If a folder can't be read, or two captures would share a golden file.
+pub fn find(folder: &Path) -> io::Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    let mut folders = vec![(folder.to_path_buf(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                if depth < MAX_DEPTH {
+                    folders.push((path, depth + 1));
+                }
+                continue;
+            }
+            let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+            let is_bundle = extension == "kfr";
+            if is_bundle || matches!(extension.as_str(), "pcap" | "pcapng" | "cap") {
+                let golden = path.with_extension("requests.jsonl");
+                cases.push(Case { capture: path, golden, is_bundle });
+            }
+        }
+    }
+    cases.sort();
+    for pair in cases.windows(2) {
+        if let [first, second] = pair
+            && first.golden == second.golden
+        {
+            let names = format!("{} and {}", first.capture.display(), second.capture.display());
+            return Err(io::Error::other(format!("{names} would share a golden file; rename one")));
+        }
+    }
+    Ok(cases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_are_found_in_all_folders_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("b/c")).unwrap();
+        for name in ["b/c/z.pcapng", "a.kfr", "b/x.PCAP", "b/x.txt", "b/x.requests.jsonl"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let found = find(folder.path()).unwrap();
+        let names: Vec<_> = found.iter().map(|case| case.capture.strip_prefix(folder.path()).unwrap()).collect();
+        assert_eq!(names, [Path::new("a.kfr"), Path::new("b/c/z.pcapng"), Path::new("b/x.PCAP")]);
+        assert_eq!(found[2].golden, folder.path().join("b/x.requests.jsonl"));
+        fs::write(folder.path().join("a.pcap"), "").unwrap();
+        assert!(find(folder.path()).unwrap_err().to_string().contains("share a golden file"));
+    }
+}

@@ -1,0 +1,74 @@
+//! `kfr check`: the stored recordings are read as they were blessed, and what differs is told.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn check(folder: &Path, more: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_kfr")).arg("check").arg(folder).args(more).output().expect("kfr runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (status.code().expect("an exit code"), text(stdout), text(stderr))
+}
+
+/// A folder with a recording of a Redis and its golden requests.
+fn recording() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/protocols/redis");
+    fs::create_dir(folder.path().join("redis")).expect("a folder");
+    for name in ["commands.pcap", "commands.requests.jsonl"] {
+        fs::copy(stored.join(name), folder.path().join("redis").join(name)).expect("a copy");
+    }
+    folder
+}
+
+#[test]
+fn stored_recordings_are_read_as_blessed() {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata");
+    let (code, out, err) = check(&testdata, &[]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains(" 0 different, 0 without golden, 0 unreadable"), "{out}");
+}
+
+#[test]
+fn a_difference_names_request_field_and_event() {
+    let folder = recording();
+    let golden = folder.path().join("redis/commands.requests.jsonl");
+    let lines = fs::read_to_string(&golden).expect("golden requests");
+    let mut lines: Vec<String> = lines.lines().map(str::to_string).collect();
+    let at = lines.iter().position(|line| line.contains("\"INCR\"")).expect("an INCR");
+    lines[at] = lines[at].replace("\"status\":\"ok\"", "\"status\":\"error\"");
+    let removed = lines.iter().position(|line| line.contains("\"LRANGE\"")).expect("an LRANGE");
+    lines.remove(removed);
+    fs::write(&golden, lines.join("\n")).expect("written");
+    let (code, out, err) = check(folder.path(), &[]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("redis/commands.pcap: 2 of "), "{out}");
+    assert!(out.contains("  ~ redis INCR key ("), "{out}");
+    assert!(out.contains("status: \"error\" is now \"ok\""), "{out}");
+    assert!(out.contains("  + redis LRANGE list ("), "{out}");
+    assert!(out.contains("bytes sent") && !out.contains("bytes sent: "), "values are masked: {out}");
+    assert!(err.contains("--bless"), "{err}");
+    let (_, out, _) = check(folder.path(), &["--literals"]);
+    assert!(out.contains("bytes sent: *2\\r\\n$4\\r\\nINCR") || out.contains("INCR"), "{out}");
+
+    let (code, out, _) = check(folder.path(), &["--bless"]);
+    assert_eq!(code, 0, "{out}");
+    let (code, out, _) = check(folder.path(), &[]);
+    assert_eq!(code, 0, "{out}");
+}
+
+#[test]
+fn what_can_not_be_checked_is_told() {
+    let folder = recording();
+    fs::remove_file(folder.path().join("redis/commands.requests.jsonl")).expect("removed");
+    let (code, out, _) = check(folder.path(), &[]);
+    assert!(code == 1 && out.contains("no golden file yet"), "{out}");
+    fs::write(folder.path().join("rubbish.pcap"), "rubbish").expect("written");
+    let (code, out, _) = check(folder.path(), &["--bless"]);
+    assert!(code == 1 && out.contains("rubbish.pcap") && out.contains("1 unreadable"), "{out}");
+    let empty = tempfile::tempdir().expect("a temporary folder");
+    assert_eq!(check(empty.path(), &[]).0, 4);
+    assert_eq!(check(&empty.path().join("absent"), &[]).0, 4);
+    assert_eq!(check(folder.path(), &["--threads", "0"]).0, 2);
+}
