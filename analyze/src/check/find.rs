@@ -1,5 +1,6 @@
 //! What there is to check.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ const MAX_DEPTH: usize = 32;
 pub struct Case {
     /// A bundle or a packet capture.
     pub capture: PathBuf,
-    /// `NAME.requests.jsonl` beside it, where NAME is the capture's name without its extension.
+    /// `NAME.requests.jsonl` beside it, where NAME is the capture's name without its extension; with it, where another
+    /// capture has the same name but for that.
     pub golden: PathBuf,
     /// It is a bundle: replayed as it is.
     pub is_bundle: bool,
@@ -22,7 +24,7 @@ pub struct Case {
 /// folders are not followed.
 ///
 /// # Errors
-/// If a folder can't be read, or two captures would share a golden file.
+/// If a folder can't be read.
 pub fn find(folder: &Path) -> io::Result<Vec<Case>> {
     let mut cases = Vec::new();
     let mut folders = vec![(folder.to_path_buf(), 0)];
@@ -46,13 +48,12 @@ pub fn find(folder: &Path) -> io::Result<Vec<Case>> {
         }
     }
     cases.sort();
-    for pair in cases.windows(2) {
-        if let [first, second] = pair
-            && first.golden == second.golden
-        {
-            let names = format!("{} and {}", first.capture.display(), second.capture.display());
-            return Err(io::Error::other(format!("{names} would share a golden file; rename one")));
-        }
+    let mut captures: BTreeMap<PathBuf, u32> = BTreeMap::new();
+    cases.iter().for_each(|case| *captures.entry(case.golden.clone()).or_default() += 1);
+    for case in cases.iter_mut().filter(|case| captures.get(&case.golden).is_some_and(|count| *count > 1)) {
+        let mut name = case.capture.clone().into_os_string();
+        name.push(".requests.jsonl");
+        case.golden = name.into();
     }
     Ok(cases)
 }
@@ -73,6 +74,8 @@ mod tests {
         assert_eq!(names, [Path::new("a.kfr"), Path::new("b/c/z.pcapng"), Path::new("b/x.PCAP")]);
         assert_eq!(found[2].golden, folder.path().join("b/x.requests.jsonl"));
         fs::write(folder.path().join("a.pcap"), "").unwrap();
-        assert!(find(folder.path()).unwrap_err().to_string().contains("share a golden file"));
+        let goldens: Vec<_> = find(folder.path()).unwrap().into_iter().map(|case| case.golden).collect();
+        assert_eq!(goldens[0], folder.path().join("a.kfr.requests.jsonl"));
+        assert_eq!(goldens[1], folder.path().join("a.pcap.requests.jsonl"));
     }
 }
