@@ -84,9 +84,9 @@ fn pcapng_with_all_it_may_hold() {
             [order.u16(code), order.u16(value.len() as u16), value.to_vec(), padding].concat()
         };
         let hour = if matches!(order, End::Little) { 3600u64.to_le_bytes() } else { 3600u64.to_be_bytes() };
-        let simple = order.block(3, &[order.u32(packet(4).len() as u32), packet(4)].concat());
-        let length = order.u32(packet(5).len() as u32);
-        let old = [order.u16(0), order.u16(3), order.u32(0), order.u32(9_000_000), length.clone(), length, packet(5)].concat();
+        let simple = order.block(3, &[order.u32(packet(3).len() as u32), packet(3)].concat());
+        let length = order.u32(packet(4).len() as u32);
+        let old = [order.u16(0), order.u16(3), order.u32(0), order.u32(9_000_000), length.clone(), length, packet(4)].concat();
         let file = [
             order.section(),
             order.interface(0, &option(order, 2, b"eth7")),
@@ -95,12 +95,12 @@ fn pcapng_with_all_it_may_hold() {
             order.enhanced(0, 5_000_000, &packet(1)),
             order.block(0x0bad, b"unknown"),
             order.enhanced(1, 2048 + 512, &packet(2)),
-            order.enhanced(9, 0, &packet(3)),
+            order.enhanced(9, 0, &packet(50)),
             simple,
             order.block(2, &old),
             other.section(),
             other.interface(0, &option(other, 9, &[9])),
-            other.enhanced(0, 77, &packet(6)),
+            other.enhanced(0, 77, &packet(5)),
         ]
         .concat();
         let found = content(&file);
