@@ -42,7 +42,8 @@ fn open(path: &Path) -> Result<(File, String), Failure> {
         Failure::unreadable(anyhow::Error::from(error).context(format!("{} can't be read", name.display())))
     };
     let spooled = |input: &mut dyn io::Read| -> Result<File, Failure> {
-        let mut spool = tempfile::tempfile().context("the temporary folder can't be written").map_err(Failure::unwritable)?;
+        let mut spool =
+            tempfile::tempfile().context("the temporary folder can't be written").map_err(Failure::unwritable)?;
         io::copy(input, &mut spool).map_err(unreadable)?;
         spool.rewind().map_err(unreadable)?;
         Ok(spool)
@@ -64,7 +65,9 @@ fn open(path: &Path) -> Result<(File, String), Failure> {
 fn classify(error: Error, name: &str) -> Failure {
     match error {
         Error::NotACapture => Failure::unreadable(anyhow!("{name} is no pcap or pcapng file; name a packet capture")),
-        Error::Read(source) => Failure::unreadable(anyhow::Error::from(source).context(format!("{name} can't be read"))),
+        Error::Read(source) => {
+            Failure::unreadable(anyhow::Error::from(source).context(format!("{name} can't be read")))
+        }
         Error::Write(source @ WriteError::Exists { .. }) => Failure::usage(source),
         Error::Write(source) => Failure::unwritable(source),
     }
@@ -72,7 +75,11 @@ fn classify(error: Error, name: &str) -> Failure {
 
 fn summarise(summary: &Summary, options: &ImportOptions, name: &str, terminal: Terminal) {
     let counters = &summary.counters;
-    let output = if options.output.as_os_str() == "-" { "standard output".to_string() } else { options.output.display().to_string() };
+    let output = if options.output.as_os_str() == "-" {
+        "standard output".to_string()
+    } else {
+        options.output.display().to_string()
+    };
     for (counter, value) in counters.named() {
         terminal.detail(format_args!("{counter}: {value}"));
     }
@@ -86,8 +93,12 @@ fn summarise(summary: &Summary, options: &ImportOptions, name: &str, terminal: T
     ));
     match summary.end {
         FileEnd::Whole => {}
-        FileEnd::Truncated => terminal.say(format_args!("{name} is truncated; what comes before its end is in the bundle")),
-        FileEnd::Damaged => terminal.say(format_args!("{name} is damaged; what comes before that place is in the bundle")),
+        FileEnd::Truncated => {
+            terminal.say(format_args!("{name} is truncated; what comes before its end is in the bundle"))
+        }
+        FileEnd::Damaged => {
+            terminal.say(format_args!("{name} is damaged; what comes before that place is in the bundle"))
+        }
     }
     if counters.segments_missing_bytes > 0 {
         terminal.say(format_args!(

@@ -86,7 +86,8 @@ fn pcapng_with_all_it_may_hold() {
         let hour = if matches!(order, End::Little) { 3600u64.to_le_bytes() } else { 3600u64.to_be_bytes() };
         let simple = order.block(3, &[order.u32(packet(3).len() as u32), packet(3)].concat());
         let length = order.u32(packet(4).len() as u32);
-        let old = [order.u16(0), order.u16(3), order.u32(0), order.u32(9_000_000), length.clone(), length, packet(4)].concat();
+        let old = [order.u16(0), order.u16(3), order.u32(0), order.u32(9_000_000), length.clone(), length, packet(4)]
+            .concat();
         let file = [
             order.section(),
             order.interface(0, &option(order, 2, b"eth7")),
@@ -117,7 +118,13 @@ fn pcapng_with_all_it_may_hold() {
 #[test]
 fn a_file_cut_anywhere_is_read_as_far_as_it_goes() {
     let whole = pcap(101, &[(1, packet(1)), (2, packet(2))]);
-    let ng = [End::Little.section(), End::Little.interface(0, &[]), End::Little.enhanced(0, 5, &packet(1)), End::Little.enhanced(0, 6, &packet(2))].concat();
+    let ng = [
+        End::Little.section(),
+        End::Little.interface(0, &[]),
+        End::Little.enhanced(0, 5, &packet(1)),
+        End::Little.enhanced(0, 6, &packet(2)),
+    ]
+    .concat();
     for (file, header) in [(whole, 24), (ng, 28)] {
         let mut before = 0;
         for length in 0..=file.len() {
@@ -198,15 +205,17 @@ fn memory_is_bounded_with_a_million_half_open_connections_and_ten_thousand_gaps(
         syn
     };
     let before = peak_bytes();
-    let summary =
-        kfr_import::import(Generated::new(1_000_000, half_open), "x", |header| kfr_bundle::Writer::to_stream(sink(), header))
-            .unwrap();
+    let summary = kfr_import::import(Generated::new(1_000_000, half_open), "x", |header| {
+        kfr_bundle::Writer::to_stream(sink(), header)
+    })
+    .unwrap();
     assert_eq!(summary.counters.tcp_connections, 1_000_000);
     assert!(summary.counters.flows_evicted >= 800_000);
     // Every second segment is missing, and nobody acknowledges.
     let gaps = |at: u64| Segment { id: 1, ..segment(true, ACK, at as u32 * 2000, 500, &[7; 1000]) }.ip();
     let summary =
-        kfr_import::import(Generated::new(20_000, gaps), "x", |header| kfr_bundle::Writer::to_stream(sink(), header)).unwrap();
+        kfr_import::import(Generated::new(20_000, gaps), "x", |header| kfr_bundle::Writer::to_stream(sink(), header))
+            .unwrap();
     assert_eq!((summary.counters.gaps, summary.counters.segments_missing_bytes), (19_999, 19_999_000));
     let grown = peak_bytes().saturating_sub(before) >> 20;
     println!("grown by {grown} MiB");

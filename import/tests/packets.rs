@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{ACK, FIN, Content, RST, SYN, Segment, content, ethernet, ip4, pcap, segment, udp};
+use common::{ACK, Content, FIN, RST, SYN, Segment, content, ethernet, ip4, pcap, segment, udp};
 use kfr_bundle::events::{ROLE_CLIENT, ROLE_UNKNOWN, TCP_RESET_SENT, TCP_RETRANSMIT};
 
 /// Raw IP, a millisecond apart.
 fn raw(packets: &[Vec<u8>]) -> Vec<u8> {
-    let frames: Vec<_> = packets.iter().enumerate().map(|(at, packet)| (1_000_000 + at as u64 * 1000, packet.clone())).collect();
+    let frames: Vec<_> =
+        packets.iter().enumerate().map(|(at, packet)| (1_000_000 + at as u64 * 1000, packet.clone())).collect();
     pcap(101, &frames)
 }
 
@@ -15,7 +16,9 @@ fn conversation(segments: &[Segment]) -> Content {
     let packets: Vec<_> = segments
         .iter()
         .enumerate()
-        .map(|(at, segment)| Segment { id: if segment.id == 0 { at as u16 + 1 } else { segment.id }, ..segment.clone() }.ip())
+        .map(|(at, segment)| {
+            Segment { id: if segment.id == 0 { at as u16 + 1 } else { segment.id }, ..segment.clone() }.ip()
+        })
         .collect();
     content(&raw(&packets))
 }
@@ -41,7 +44,10 @@ fn a_conversation_from_its_start_to_its_end() {
     let states: Vec<_> = found.states.iter().map(|state| (state.old_state, state.new_state)).collect();
     assert_eq!(states, [(7, 2), (2, 1), (1, 4), (4, 6), (6, 7)]);
     // The handshake took two milliseconds at the capture point.
-    assert_eq!((found.states[1].rtt_us, found.states[1].sent_sequence, found.states[1].received_sequence), (2000, 100, 500));
+    assert_eq!(
+        (found.states[1].rtt_us, found.states[1].sent_sequence, found.states[1].received_sequence),
+        (2000, 100, 500)
+    );
     let data: Vec<_> = found.data.iter().map(|data| (data.sent, data.offset, data.payload.as_slice())).collect();
     assert_eq!(data, [(true, 100, b"GET".as_slice()), (false, 500, b"200".as_slice())]);
     assert_eq!(found.data[0].time_ns, 1_003_000_000);
@@ -115,7 +121,10 @@ fn data_in_the_first_segment_are_data() {
 fn a_connection_without_its_start_has_no_role() {
     let found = conversation(&[segment(false, ACK, 500, 100, b"answer"), segment(true, ACK, 100, 506, b"ask")]);
     let socket = &found.sockets[0];
-    assert_eq!((socket.role, socket.local_port, socket.opened_ns, socket.first_sent_sequence), (ROLE_UNKNOWN, 40000, 0, 0));
+    assert_eq!(
+        (socket.role, socket.local_port, socket.opened_ns, socket.first_sent_sequence),
+        (ROLE_UNKNOWN, 40000, 0, 0)
+    );
     assert!(found.states.is_empty());
 }
 
@@ -191,7 +200,11 @@ fn tunnels_and_link_layers_are_unpacked() {
         ("erspan 2", 1, around(47, &[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0, 0, 0, 0, 0, 0, 0], &frame)),
         ("erspan 3", 1, around(47, &[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &frame)),
         ("ipip", 1, around(4, &[], &inner)),
-        ("vxlan in gre", 1, around(47, &[0, 0, 8, 0], &ip4(17, 5, 64, [3, 4], &udp(1, 4789, &[&vxlan, frame.as_slice()].concat())))),
+        (
+            "vxlan in gre",
+            1,
+            around(47, &[0, 0, 8, 0], &ip4(17, 5, 64, [3, 4], &udp(1, 4789, &[&vxlan, frame.as_slice()].concat()))),
+        ),
     ];
     for (name, link, frame) in wrapped {
         let found = content(&pcap(link, &[(1_000_000, frame.clone())]));

@@ -110,7 +110,8 @@ pub fn pcap(link: u32, frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
         file.extend_from_slice(&field.to_le_bytes());
     }
     for (time_us, frame) in frames {
-        let (seconds, fraction, length) = ((time_us / 1_000_000) as u32, (time_us % 1_000_000) as u32, frame.len() as u32);
+        let (seconds, fraction, length) =
+            ((time_us / 1_000_000) as u32, (time_us % 1_000_000) as u32, frame.len() as u32);
         for field in [seconds, fraction, length, length] {
             file.extend_from_slice(&field.to_le_bytes());
         }
