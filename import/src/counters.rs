@@ -12,6 +12,9 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// Names of all of them.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
             /// By name; those that are zero are left out, except for what a reader looks for.
             pub fn named(&self) -> BTreeMap<String, u64> {
                 [$((stringify!($name), self.$name),)*]
@@ -103,4 +106,18 @@ counters! {
     blocks_skipped,
     /// Packets of interfaces that the file doesn't describe, or without bytes.
     packets_unreadable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/FORMAT.md");
+        let format = std::fs::read_to_string(path).unwrap();
+        for name in Counters::NAMES {
+            assert!(format.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
 }

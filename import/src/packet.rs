@@ -8,11 +8,11 @@ use std::hash::{DefaultHasher, Hasher};
 use etherparse::{Ipv6ExtensionSlice, LaxIpSlice, TcpSlice, UdpHeaderSlice};
 use kfr_bundle::events::{FAMILY_INET, FAMILY_INET6};
 
+use crate::bytes::{be16, be32};
 use crate::copies::Copies;
 use crate::counters::Counters;
 use crate::fragments::{Fragment, Fragments, Whole};
 use crate::link::{ETHER_ARP, ETHER_BRIDGING, ETHER_IPV4, ETHER_IPV6, ETHER_NSH, Layer, Passed, first, pass};
-use crate::bytes::{be16, be32};
 use crate::source::Frame;
 
 /// Headers that are followed: VLAN tags and tunnels together, deeper than any network nests them.
@@ -103,7 +103,12 @@ struct Trip<'a> {
 
 impl Unpacker {
     /// Unpacks a frame; gives its segment or datagram to `out`.
-    pub fn frame(&mut self, frame: &Frame<'_>, counters: &mut Counters, out: &mut dyn FnMut(&Transport<'_>, &mut Counters)) {
+    pub fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        counters: &mut Counters,
+        out: &mut dyn FnMut(&Transport<'_>, &mut Counters),
+    ) {
         let mut path = DefaultHasher::new();
         path.write_u32(frame.interface);
         let wire = (frame.wire_len as usize).max(frame.bytes.len());
@@ -153,7 +158,12 @@ impl Unpacker {
     }
 
     /// Follows headers until something is handed out, or a packet was put together from fragments.
-    fn walk(&mut self, mut at: At<'_>, trip: &mut Trip<'_>, out: &mut dyn FnMut(&Transport<'_>, &mut Counters)) -> Option<Whole> {
+    fn walk(
+        &mut self,
+        mut at: At<'_>,
+        trip: &mut Trip<'_>,
+        out: &mut dyn FnMut(&Transport<'_>, &mut Counters),
+    ) -> Option<Whole> {
         loop {
             if at.layers > MAX_LAYERS || at.tunnels > MAX_TUNNELS {
                 trip.counters.packets_too_deep += 1;
@@ -186,7 +196,12 @@ impl Unpacker {
         }
     }
 
-    fn ip<'a>(&mut self, at: At<'a>, trip: &mut Trip<'_>, out: &mut dyn FnMut(&Transport<'_>, &mut Counters)) -> Step<'a> {
+    fn ip<'a>(
+        &mut self,
+        at: At<'a>,
+        trip: &mut Trip<'_>,
+        out: &mut dyn FnMut(&Transport<'_>, &mut Counters),
+    ) -> Step<'a> {
         let Ok((ip, stopped)) = LaxIpSlice::from_slice(at.bytes) else {
             trip.counters.packets_truncated += 1;
             return Step::Done;
@@ -238,7 +253,14 @@ impl Unpacker {
         }
     }
 
-    fn fragment<'a>(&mut self, header: &IpHeader, at: At<'a>, offset: u32, more: bool, trip: &mut Trip<'_>) -> Step<'a> {
+    fn fragment<'a>(
+        &mut self,
+        header: &IpHeader,
+        at: At<'a>,
+        offset: u32,
+        more: bool,
+        trip: &mut Trip<'_>,
+    ) -> Step<'a> {
         trip.counters.fragments += 1;
         let mut print = header.fingerprint();
         print.write_u32(offset);
@@ -540,7 +562,9 @@ fn sane_ip(bytes: &[u8], wire: usize) -> bool {
             let total = be16(bytes, 2).map_or(0, usize::from);
             words >= 5 && total >= usize::from(words) * 4 && total <= wire && bytes.len() >= 20
         }
-        Some((6, _)) => be16(bytes, 4).is_some_and(|length| usize::from(length) + 40 <= wire) && be32(bytes, 36).is_some(),
+        Some((6, _)) => {
+            be16(bytes, 4).is_some_and(|length| usize::from(length) + 40 <= wire) && be32(bytes, 36).is_some()
+        }
         _ => false,
     }
 }

@@ -5,7 +5,7 @@ use kfr_bundle::events::{
     MISSING_LIMIT, MISSING_NOTHING, SocketEvent, StateEvent, TcpEvent,
 };
 use kfr_bundle::rows::Anchor;
-use kfr_bundle::{Block, BlockKind, DataColumns, MapWriter, MAX_ROWS, Row, WriteError, Writer, encode_rows};
+use kfr_bundle::{Block, BlockKind, DataColumns, MAX_ROWS, MapWriter, Row, WriteError, Writer, encode_rows};
 use serde::Serialize;
 
 /// Size of the events at which a block is written, as a recording does it.

@@ -1,8 +1,6 @@
 //! One TCP connection (RFC 9293), as the capture point saw it, told from its client's side.
 
-use kfr_bundle::events::{
-    OFFSET_TCP, ROLE_CLIENT, ROLE_UNKNOWN, StateEvent, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent,
-};
+use kfr_bundle::events::{OFFSET_TCP, ROLE_CLIENT, ROLE_UNKNOWN, StateEvent, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent};
 use zerocopy::FromZeros;
 
 use crate::counters::Counters;
