@@ -18,6 +18,8 @@ use crate::sql::Statements;
 
 /// Steps of a series at most.
 const MAX_STEPS: u64 = 120;
+/// `Manifest::socket_hook` of a bundle that was made of a packet capture.
+const PACKETS: &str = "packets";
 const SECOND_NS: u64 = 1_000_000_000;
 /// The probe that lists the sockets which are open when a capture begins.
 const WALK: &str = "connection/walk";
@@ -136,6 +138,11 @@ impl World {
         node.map_or(event_ns, |node| node.clock.wall_ns(event_ns))
     }
 
+    /// Whether a bundle was made of packets.
+    fn is_imported(&self, bundle: u32) -> bool {
+        self.facts.nodes.get(bundle as usize).is_some_and(|node| node.manifest.socket_hook == PACKETS)
+    }
+
     /// The protocol that the user named for the server's port; for either port where the roles are not known.
     fn hint(&self, ports: [Option<u16>; 2], observer_is_client: Option<bool>) -> Option<u16> {
         let [observers, others] = ports;
@@ -206,6 +213,7 @@ impl Context for World {
             first_sequences: observer.first_sequences,
             datagrams: observer.transport == Transport::Udp,
             opaque: !stream && observer.transport != Transport::Udp,
+            in_order: self.is_imported(observer.id.0),
             ports,
             hint: self.hint(ports, connection.observer_is_client),
             literals: self.literals,

@@ -199,8 +199,14 @@ impl Decoder {
             options: self.setup.options,
             mid_stream: self.setup.mid_stream || self.attempts > 0,
             datagrams: self.setup.datagrams,
-            server_port: self.setup.ports[usize::from(near_is_client)],
+            server_port: self.server_port(near_is_client),
         }
+    }
+
+    /// The server's port, where this is the client.
+    fn server_port(&self, near_is_client: bool) -> Option<u16> {
+        let [near, far] = self.setup.ports;
+        if near_is_client { far } else { near }
     }
 
     fn side(&self, end: End) -> Side {
@@ -432,7 +438,7 @@ impl Decoder {
                 continue;
             }
             let (client, server) = if near_is_client { (&near, &far) } else { (&far, &near) };
-            let server_port = self.setup.ports[usize::from(near_is_client)];
+            let server_port = self.server_port(near_is_client);
             let datagrams = self.setup.datagrams;
             match detect(&Prefix { client, server, mid_stream, complete, datagrams, server_port }, self.excluded) {
                 Ok(Some(number)) => return Verdict::Speaks(number, near_is_client),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use kfr_protocols::REGISTRY;
+use kfr_protocols::{REGISTRY, Side, TlsFacts};
 use serde::Serialize;
 
 use crate::Analysis;
@@ -28,6 +28,8 @@ pub struct ConnectionRecord {
     pub how_closed: Option<&'static str>,
     /// Protocol, `tls`, or null for unknown.
     pub protocol: Option<&'static str>,
+    /// What the TLS handshake showed; null where no TLS was spoken.
+    pub tls: Option<TlsRecord>,
     /// Requests.
     pub requests: u64,
     /// Bytes that the client sent.
@@ -48,6 +50,43 @@ pub struct ConnectionRecord {
     pub flags: Vec<&'static str>,
     /// First event.
     pub evidence: Vec<String>,
+}
+
+/// What a TLS handshake showed; null or empty where it was not seen.
+#[derive(Debug, Clone, Serialize)]
+pub struct TlsRecord {
+    /// Version agreed on, or offered.
+    pub version: Option<Box<str>>,
+    /// Name that the client asked for.
+    pub server_name: Option<Box<str>>,
+    /// Application protocols agreed on or offered.
+    pub alpn: Vec<Box<str>>,
+    /// Cipher suite agreed on.
+    pub cipher: Option<Box<str>>,
+    /// Names in the server's certificate.
+    pub certificate: Vec<Box<str>>,
+    /// Alerts in the clear, with who sent them.
+    pub alerts: Vec<String>,
+    /// Both sides went over to encrypted records.
+    pub established: bool,
+}
+
+impl From<&TlsFacts> for TlsRecord {
+    fn from(tls: &TlsFacts) -> Self {
+        let alert = |(side, alert): &(Side, Box<str>)| match side {
+            Side::Client => format!("client: {alert}"),
+            Side::Server => format!("server: {alert}"),
+        };
+        Self {
+            version: tls.version.clone(),
+            server_name: tls.server_name.clone(),
+            alpn: tls.alpn.clone(),
+            cipher: tls.cipher.clone(),
+            certificate: tls.certificate.clone(),
+            alerts: tls.alerts.iter().map(alert).collect(),
+            established: tls.established,
+        }
+    }
 }
 
 /// Round-trip times, µs; null where unknown.
@@ -112,6 +151,7 @@ pub fn connection_record(analysis: &Analysis, number: u32) -> Option<ConnectionR
         closed_ns: observer.closed_ns.map(wall),
         how_closed,
         protocol,
+        tls: totals.tls.as_deref().map(TlsRecord::from),
         requests: totals.requests,
         bytes_sent,
         bytes_received,

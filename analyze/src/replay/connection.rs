@@ -64,6 +64,8 @@ pub struct Setup {
     pub datagrams: bool,
     /// Neither a stream nor datagrams that anybody reads: counted, not decoded.
     pub opaque: bool,
+    /// Events are in the order of the stream already: a jump is a gap at once (imported packets).
+    pub in_order: bool,
     /// Ports of the observer's end and of the other one, where there are any.
     pub ports: [Option<u16>; 2],
     /// The protocol, where the user said it: its number in the registry.
@@ -235,6 +237,9 @@ impl Live {
         let call = Call { offset, length: u64::from(event.length), time_ns: event.time_ns, what: info };
         let mut steps = Steps::default();
         sequencer.push(call, &mut |step| steps.push(step));
+        if self.setup.in_order {
+            sequencer.finish(&mut |step| steps.push(step));
+        }
         for step in steps.into_iter() {
             self.step(way, event.observers, step, event.payload, out, requests);
         }

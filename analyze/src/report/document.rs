@@ -20,7 +20,7 @@ pub use flow::{
 pub use golden::{Golden, Point};
 pub use host::{CoreSplit, Disk, DiskSample, HostSample, Interface, InterfaceSample, Node, Pressure, TcpCounters};
 pub use later::{Change, Pod, Profile, Span, Trace, Workload};
-pub use ledger::{Figure, Ledger, LedgerEntry, LostRange, ProtocolShare, Totals};
+pub use ledger::{EncryptedShare, Figure, Ledger, LedgerEntry, LostRange, ProtocolShare, Totals};
 
 use serde::{Deserialize, Serialize, Serializer};
 

@@ -593,6 +593,24 @@ fn ledger() -> Ledger {
             start_ns: Some(START + 41 * SECOND),
             end_ns: Some(START + 43 * SECOND),
         }],
+        encrypted: vec![
+            EncryptedShare {
+                server_name: Some("payments.example".into()),
+                version: Some("TLS 1.3".into()),
+                alpn: Some("h2".into()),
+                alert: None,
+                connections: 12,
+                bytes: 4_321_000,
+            },
+            EncryptedShare {
+                server_name: None,
+                version: Some("TLS 1.2".into()),
+                alpn: None,
+                alert: Some("unknown_ca (client)".into()),
+                connections: 3,
+                bytes: 9_300,
+            },
+        ],
         protocols: [
             ("http", 1808, Some(26_000), 81_000_000, false),
             ("encrypted", 1, None, 81_343_413, true),

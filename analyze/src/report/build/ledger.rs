@@ -1,16 +1,19 @@
 //! The completeness ledger as the report shows it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use kfr_bundle::events::{
     MISSING_BULK, MISSING_COMPAT, MISSING_DISCARDED, MISSING_FAULT, MISSING_LIMIT, MISSING_MESSAGE_INDEX,
     MISSING_NO_BUFFER, MISSING_NOT_THIS_CALL, MISSING_PRESSURE, MISSING_SEGMENTS,
 };
-use kfr_protocols::REGISTRY;
+use kfr_protocols::{REGISTRY, Side};
 
 use crate::Analysis;
 use crate::replay::Input;
-use crate::report::document::{Figure, Ledger, LedgerEntry, LostRange, ProtocolShare, Severity, Totals};
+use crate::report::document::{
+    EncryptedShare, Figure, Ledger, LedgerEntry, LostRange, ProtocolShare, Severity, Totals,
+};
 
 /// Lost stretches that the report lists.
 const MAX_LOSSES: usize = 200;
@@ -302,6 +305,7 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
         entries: entries.0,
         losses: losses(inputs, analysis),
         protocols: protocols(analysis),
+        encrypted: encrypted(analysis),
     }
 }
 
@@ -400,5 +404,38 @@ fn protocols(analysis: &Analysis) -> Vec<ProtocolShare> {
         share.encrypted = totals.tls.is_some();
         share.requests = known.map(|_| share.requests.unwrap_or_default() + totals.requests);
     }
-    shares.into_values().collect()
+    let mut shares: Vec<ProtocolShare> = shares.into_values().collect();
+    // Stable: of as many bytes the one that comes first by name.
+    shares.sort_by_key(|share| Reverse(share.bytes));
+    shares
+}
+
+fn encrypted(analysis: &Analysis) -> Vec<EncryptedShare> {
+    type Key = (Option<String>, Option<String>, Option<String>, Option<String>);
+    let mut shares: BTreeMap<Key, EncryptedShare> = BTreeMap::new();
+    for totals in &analysis.totals {
+        let Some(tls) = &totals.tls else { continue };
+        let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_string);
+        let alpn = (!tls.alpn.is_empty()).then(|| tls.alpn.join(", "));
+        let alert = tls.alerts.first().map(|(side, alert)| match side {
+            Side::Client => format!("{alert} (client)"),
+            Side::Server => format!("{alert} (server)"),
+        });
+        let key = (owned(&tls.server_name), owned(&tls.version), alpn, alert);
+        let share = shares.entry(key).or_default();
+        share.connections += 1;
+        share.bytes += totals.bytes.iter().sum::<u64>();
+    }
+    let mut shares: Vec<EncryptedShare> = shares
+        .into_iter()
+        .map(|((server_name, version, alpn, alert), share)| EncryptedShare {
+            server_name,
+            version,
+            alpn,
+            alert,
+            ..share
+        })
+        .collect();
+    shares.sort_by_key(|share| Reverse(share.bytes));
+    shares
 }

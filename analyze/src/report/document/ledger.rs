@@ -12,8 +12,10 @@ pub struct Ledger {
     pub entries: Vec<LedgerEntry>,
     /// Where events were lost, by time.
     pub losses: Vec<LostRange>,
-    /// Connections by protocol, most bytes first; `unknown` and `encrypted` are among them.
+    /// Connections by protocol, most bytes first; `unknown` and `tls` are among them.
     pub protocols: Vec<ProtocolShare>,
+    /// What stayed encrypted, by the name that the client asked for and what the handshake agreed on; most bytes first.
+    pub encrypted: Vec<EncryptedShare>,
 }
 
 /// How much the recording holds.
@@ -101,7 +103,7 @@ pub struct LostRange {
 /// What went over one protocol.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProtocolShare {
-    /// A protocol's name, `unknown`, or `encrypted`.
+    /// A protocol's name, or `unknown`; `tls` for what is encrypted.
     pub protocol: String,
     /// Connections.
     pub connections: u64,
@@ -111,4 +113,21 @@ pub struct ProtocolShare {
     pub bytes: u64,
     /// True where the content could not be read because it is encrypted.
     pub encrypted: bool,
+}
+
+/// Encrypted connections that are alike, as far as their handshakes tell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EncryptedShare {
+    /// Name that the client asked for; null where the handshake was not seen or has none.
+    pub server_name: Option<String>,
+    /// TLS version agreed on, or offered; null where the handshake was not seen.
+    pub version: Option<String>,
+    /// Application protocol agreed on or offered (`h2`); null where none was seen.
+    pub alpn: Option<String>,
+    /// Alert that ended a handshake or connection in the clear, with who sent it.
+    pub alert: Option<String>,
+    /// Connections.
+    pub connections: u64,
+    /// Bytes both ways.
+    pub bytes: u64,
 }

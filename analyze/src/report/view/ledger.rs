@@ -18,6 +18,7 @@ pub(super) struct LedgerView {
     pub(super) entries: Option<Table>,
     pub(super) losses: Option<Table>,
     pub(super) protocols: Option<Table>,
+    pub(super) encrypted: Option<Table>,
 }
 
 pub(super) fn ledger(context: &Context<'_>, shown: u64) -> LedgerView {
@@ -39,6 +40,7 @@ pub(super) fn ledger(context: &Context<'_>, shown: u64) -> LedgerView {
         entries: entries(context, shown as usize),
         losses: losses(context, (shown as usize).saturating_sub(ledger.entries.len())),
         protocols: protocols(context),
+        encrypted: encrypted(context),
     }
 }
 
@@ -126,6 +128,43 @@ fn losses(context: &Context<'_>, shown: usize) -> Option<Table> {
         ],
         hidden: (losses.len() - rows.len()) as u64,
         hidden_what: "later ones",
+        hidden_where: "",
+        rows,
+    })
+}
+
+fn encrypted(context: &Context<'_>) -> Option<Table> {
+    let ledger = &context.doc.ledger;
+    let shown = |value: &Option<String>| value.as_deref().map_or("–".to_owned(), |value| text::one_line(value, 80));
+    let rows: Vec<Row> = ledger
+        .encrypted
+        .iter()
+        .take(40)
+        .map(|share| Row {
+            id: None,
+            cells: vec![
+                Cell::text(shown(&share.server_name)),
+                Cell::text(shown(&share.version)),
+                Cell::text(shown(&share.alpn)),
+                Cell::text(shown(&share.alert)),
+                Cell::count(share.connections),
+                Cell::bytes(share.bytes),
+            ],
+        })
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        id: "encrypted-table".to_owned(),
+        caption: "What stayed encrypted, as its handshakes tell".to_owned(),
+        columns: vec![
+            Column::text("Name asked for", ""),
+            Column::text("Version", ""),
+            Column::text("Application protocol", ""),
+            Column::text("Alert", ""),
+            Column::number("Connections", "", ""),
+            Column::number("Bytes", "", "Both ways"),
+        ],
+        hidden: ledger.encrypted.len().saturating_sub(40) as u64,
+        hidden_what: "",
         hidden_where: "",
         rows,
     })
