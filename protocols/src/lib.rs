@@ -10,6 +10,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)
 )]
 
+mod calls;
 mod decoder;
 mod detect;
 mod exchange;
@@ -21,6 +22,7 @@ mod stream;
 mod text;
 
 mod http;
+mod kafka;
 mod mysql;
 mod redis;
 
@@ -109,4 +111,5 @@ pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
+    kafka::PROTOCOL,
 ];
