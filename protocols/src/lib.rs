@@ -25,6 +25,7 @@ mod http;
 mod kafka;
 mod mysql;
 mod redis;
+mod zookeeper;
 
 pub use decoder::{Decoder, End, Setup};
 pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
@@ -111,5 +112,6 @@ pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
+    zookeeper::PROTOCOL,
     kafka::PROTOCOL,
 ];
