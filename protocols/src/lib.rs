@@ -21,10 +21,12 @@ pub mod sql;
 mod stream;
 mod text;
 
+mod dubbo;
 mod http;
 mod kafka;
 mod mysql;
 mod redis;
+mod rocketmq;
 mod zookeeper;
 
 pub use decoder::{Decoder, End, Setup};
@@ -112,6 +114,8 @@ pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
+    dubbo::PROTOCOL,
+    rocketmq::PROTOCOL,
     zookeeper::PROTOCOL,
     kafka::PROTOCOL,
 ];
