@@ -1,17 +1,17 @@
 //! Recognises Kafka by its requests: length, a known API and version, a client's id, and a body of that layout.
 
 use super::{MIN_ANSWER_BYTES, MIN_REQUEST_BYTES, RequestHead, walk_request};
-use crate::calls::be32;
+use crate::calls::{be16, be32};
 use crate::pairing::Looks;
 use crate::{Detected, Output, Prefix, Side};
 
 use super::walk::{Stop, Walk};
 
-/// No broker takes a request above 100 MiB unless told to.
-const MAX_REQUEST_BYTES: i32 = 256 << 20;
+/// No broker takes a request above 100 MiB unless told to (`socket.request.max.bytes`).
+const MAX_REQUEST_BYTES: i32 = 100 << 20;
 
-/// The port of every quickstart.
-const PORT: u16 = 9092;
+/// Client ids are shorter, where only a part of a request is there to judge by.
+const MAX_ID_BYTES: usize = 255;
 
 /// How much of a request was seen to be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,6 @@ enum Seen {
     Few,
     /// As far as there are bytes.
     Begun {
-        named: bool,
         head: RequestHead,
     },
     /// All of it, to the last byte.
@@ -44,14 +43,18 @@ fn request(bytes: &[u8]) -> Seen {
     let total = length as u64 + 4;
     let mut out = Output::default();
     let message = usize::try_from(total).ok().and_then(|total| bytes.get(..total)).unwrap_or(bytes);
-    let mut walk = Walk::new(message, 0..total, 12, &mut out, Side::Client);
-    let named = matches!(bytes.get(12..14), Some([high, low]) if (*high, *low) != (0, 0) && *high != 0xff);
+    let mut walk = Walk::new(message, 0..total, 12, &mut out, Side::Client).strict();
+    let id_bytes = be16(bytes, 12).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let id = bytes.get(14..).map(|rest| rest.get(..id_bytes).unwrap_or(rest)).unwrap_or_default();
+    let named = !id.is_empty();
+    let odd = !named || id_bytes > MAX_ID_BYTES || !id.iter().all(u8::is_ascii_graphic);
     match walk_request(&mut walk, head) {
         Err(Stop::Bad) => Seen::No,
         _ if message.len() as u64 == total => Seen::Whole { named, head },
-        // The client's id must have been seen.
-        _ if message.len() < 14 => Seen::Few,
-        _ => Seen::Begun { named, head },
+        // The client's id must have been seen. None at all, or one with blanks, may be anything: that needs the whole
+        // message.
+        _ if message.len() < 14 + id_bytes || odd => Seen::Few,
+        _ => Seen::Begun { head },
     }
 }
 
@@ -71,19 +74,17 @@ pub(super) fn detect(prefix: &Prefix<'_>) -> Detected {
         (Some(length), _) if length < MIN_ANSWER_BYTES => return Detected::No,
         (_, answer) => answer,
     };
-    match seen {
-        Seen::No => Detected::No,
-        Seen::Few => Detected::Maybe,
-        Seen::Begun { named, head } | Seen::Whole { named, head } => {
-            let whole = matches!(seen, Seen::Whole { .. });
-            match answers {
-                Some(id) if id == head.correlation && (whole || named) => Detected::Certain,
-                // The first answer is that to the first request.
-                Some(id) if id != head.correlation && !prefix.mid_stream => Detected::No,
-                _ if whole && named => Detected::Certain,
-                _ if whole || named || prefix.server_port == Some(PORT) => Detected::Likely,
-                _ => Detected::Maybe,
-            }
-        }
+    let (head, named, whole) = match seen {
+        Seen::No => return Detected::No,
+        Seen::Few => return Detected::Maybe,
+        Seen::Begun { head } => (head, true, false),
+        Seen::Whole { named, head } => (head, named, true),
+    };
+    match answers {
+        Some(id) if id == head.correlation => Detected::Certain,
+        // The first answer is that to the first request.
+        Some(_) if !prefix.mid_stream => Detected::No,
+        _ if whole && named => Detected::Certain,
+        _ => Detected::Likely,
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Walk<'a, 'b> {
     /// Where the message begins on its stream, and where what there is of it ends.
     range: Range<u64>,
     pub found: Found,
+    /// Values that no client sends speak against it.
+    strict: bool,
     /// Names of topics and their ids stand side by side and are worth remembering.
     learn: bool,
     last_topic: Option<Box<str>>,
@@ -91,6 +93,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             marker,
             range,
             found: Found::default(),
+            strict: false,
             learn: false,
             last_topic: None,
             topics: Vec::new(),
@@ -100,6 +103,12 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     pub fn learning(mut self, learn: bool) -> Self {
         self.learn = learn;
+        self
+    }
+
+    /// Values that no client sends (acknowledgements other than all, one, none; topics that can't be) end the walk.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
         self
     }
 
@@ -276,7 +285,13 @@ impl<'a, 'b> Walk<'a, 'b> {
                     self.found.message = None;
                 }
             }
-            Role::Acks => self.found.acks = Some(self.int16()?),
+            Role::Acks => {
+                let acks = self.int16()?;
+                if self.strict && !(-1..=1).contains(&acks) {
+                    return Err(Stop::Bad);
+                }
+                self.found.acks = Some(acks);
+            }
             Role::TopicId => {
                 let id =
                     self.here().first_chunk::<16>().ok_or(self.short(width)).map_err(|stop| add(stop, || NAMES))?;
@@ -326,6 +341,11 @@ impl<'a, 'b> Walk<'a, 'b> {
         match role {
             Role::Topic => {
                 let name = text();
+                // `Topic.validate`: letters, digits, `.`, `_` and `-`.
+                let odd = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-' | '…');
+                if self.strict && name.contains(odd) {
+                    return Err(Stop::Bad);
+                }
                 if self.learn {
                     self.last_topic = Some(name.clone());
                 }

@@ -254,7 +254,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_not_whole() {
-        for text in ["[1]", "{\"code\":1", "{}", "\"code\"", "{\"code\":1,\"opaque\":x}", &"[".repeat(100), &"{".repeat(100)] {
+        for text in
+            ["[1]", "{\"code\":1", "{}", "\"code\"", "{\"code\":1,\"opaque\":x}", &"[".repeat(100), &"{".repeat(100)]
+        {
             assert!(!Header::read(&message(0, text.as_bytes()), true).unwrap().whole, "{text}");
         }
         for header in [&[0xff; 30][..], &[0; 20], &[0x7f; 40]] {
