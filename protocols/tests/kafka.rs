@@ -184,6 +184,27 @@ fn errors_at_every_level_and_records() {
 }
 
 #[test]
+fn versions_that_are_still_to_come_count_without_a_status() {
+    let known = heartbeat(1, "g");
+    let newer = request(1, 40, 2, true, &[b"something"]);
+    let unknown = request(200, 0, 3, true, &[b"something"]);
+    let out = talk(
+        "kafka",
+        false,
+        &[
+            (C, &known),
+            (S, &answer(1, false, &[&i16s(0)])),
+            (C, &newer),
+            (S, &answer(2, true, &[&i16s(0)])),
+            (C, &unknown),
+            (S, &answer(3, true, &[&i16s(0)])),
+        ],
+    );
+    assert_eq!(short(&out), ["Heartbeat g Ok - -", "Fetch - Unknown - -", "ApiKey 200 - Unknown - -"]);
+    assert!(out.exchanges.iter().all(|e| e.response.is_some() && e.flags == Flags::default()));
+}
+
+#[test]
 fn produce_without_acknowledgement_has_no_answer() {
     let out = talk("kafka", false, &[(C, &produce(1, 0, "logs", &batch(5, 61))), (C, &heartbeat(2, "g"))]);
     assert_eq!(short(&out), ["Produce logs Ok - 5", "Heartbeat g Unanswered - -"]);
@@ -346,6 +367,11 @@ fn recognised_by_a_whole_request_or_by_both_sides() {
     assert_eq!(judge(&request[..20], &5u32.to_be_bytes().repeat(2), false), Detected::Certain);
     assert_eq!(judge(&request, &6u32.to_be_bytes().repeat(2), false), Detected::No);
     assert_eq!(judge(&request, &6u32.to_be_bytes().repeat(2), true), Detected::Certain);
+    // Versions that are still to come: as the first request, where the broker answers it.
+    let newer = |key| self::request(key, 9, 7, true, &[&compact("lib"), &compact("1.0"), b"\0"]);
+    assert_eq!(judge(&newer(18), &7u32.to_be_bytes().repeat(2), false), Detected::Certain);
+    assert_eq!(judge(&newer(18), b"", false), Detected::Likely);
+    assert_eq!(judge(&newer(12), b"", false), Detected::No);
     for length in 0..14 {
         assert_eq!(judge(&request[..length], b"", false), Detected::Maybe, "{length}");
     }

@@ -1,6 +1,6 @@
 //! Recognises Kafka by its requests: length, a known API and version, a client's id, and a body of that layout.
 
-use super::{MIN_ANSWER_BYTES, MIN_REQUEST_BYTES, RequestHead, walk_request};
+use super::{API_VERSIONS, MAX_VERSION, MIN_ANSWER_BYTES, MIN_REQUEST_BYTES, RequestHead, walk_request};
 use crate::calls::{be16, be32};
 use crate::pairing::Looks;
 use crate::{Detected, Output, Prefix, Side};
@@ -37,7 +37,9 @@ fn request(bytes: &[u8]) -> Seen {
         return Seen::No;
     }
     let Some(head) = RequestHead::read(bytes) else { return Seen::Few };
-    if head.key < 0 || head.version < 0 || head.layout().is_none() {
+    // What a client says first may be of a newer version than is described: its header is the same.
+    let newer = head.key == API_VERSIONS && head.version <= MAX_VERSION && head.layout().is_none();
+    if head.key < 0 || head.version < 0 || head.layout().is_none() && !newer {
         return Seen::No;
     }
     let total = length as u64 + 4;
@@ -50,7 +52,7 @@ fn request(bytes: &[u8]) -> Seen {
     let odd = !named || id_bytes > MAX_ID_BYTES || !id.iter().all(u8::is_ascii_graphic);
     match walk_request(&mut walk, head) {
         Err(Stop::Bad) => Seen::No,
-        _ if message.len() as u64 == total => Seen::Whole { named, head },
+        _ if message.len() as u64 == total && !newer => Seen::Whole { named, head },
         // The client's id must have been seen. None at all, or one with blanks, may be anything: that needs the whole
         // message.
         _ if message.len() < 14 + id_bytes || odd => Seen::Few,
