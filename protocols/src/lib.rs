@@ -10,6 +10,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)
 )]
 
+mod calls;
 mod decoder;
 mod detect;
 mod exchange;
@@ -20,9 +21,13 @@ pub mod sql;
 mod stream;
 mod text;
 
+mod dubbo;
 mod http;
+mod kafka;
 mod mysql;
 mod redis;
+mod rocketmq;
+mod zookeeper;
 
 pub use decoder::{Decoder, End, Setup};
 pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
@@ -109,4 +114,8 @@ pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
+    dubbo::PROTOCOL,
+    rocketmq::PROTOCOL,
+    zookeeper::PROTOCOL,
+    kafka::PROTOCOL,
 ];

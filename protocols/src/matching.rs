@@ -83,6 +83,11 @@ impl<K: Ord + Copy, T> Matching<K, T> {
         self.open.get_mut(&key)
     }
 
+    /// True if a request waits under this key.
+    pub fn has(&self, key: K) -> bool {
+        self.open.contains_key(&key)
+    }
+
     /// Takes the request under this key out, to be completed by the caller.
     pub fn take(&mut self, key: K) -> Option<Waiting<T>> {
         let waiting = self.open.remove(&key)?;

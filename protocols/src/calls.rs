@@ -1,0 +1,153 @@
+//! The course of a connection whose messages begin with their length and whose answers name their request.
+
+use crate::frames::{Frame, Frames, Framing, Next};
+use crate::pairing::{Chunks, MAX_OPEN};
+use crate::{Exchange, Flags, Output, Parser, Side, Start, Streams};
+
+/// A message's buffer above this is not kept for the next one.
+const MAX_SPARE_BYTES: usize = 64 << 10;
+
+/// Unread client bytes at which waiting for answers ends: only the client's side is recorded, or the answers are lost.
+const MAX_STALLED_BYTES: usize = 24 << 20;
+
+/// What a protocol makes of its messages.
+pub(crate) trait Calls: Framing + Send {
+    /// Bytes of a message that are looked at.
+    const KEEP: usize;
+
+    /// Reads a message. False where it is none of this protocol, or an answer that nobody waits for.
+    fn message(&mut self, side: Side, frame: &Frame, out: &mut Output) -> bool;
+
+    /// Framing was lost at `at` of `side`'s stream: whole messages may be missing there.
+    fn lost(&mut self, side: Side, at: u64, flag: Flags);
+
+    /// How many requests wait for answers.
+    fn waiting(&self) -> usize;
+
+    /// Nothing more will come: ends what is open.
+    fn finish(&mut self, streams: &Streams, out: &mut Output);
+}
+
+/// A connection.
+pub(crate) struct Conversation<C> {
+    calls: C,
+    frames: [Frames; 2],
+    chunks: Chunks,
+    mid_stream: bool,
+    /// An answer was read: from here on these bytes are this protocol, whatever comes.
+    settled: bool,
+    /// Requests stay unread until answers came.
+    stalled: bool,
+}
+
+impl<C: Calls> Conversation<C> {
+    pub fn new(start: &Start, calls: C) -> Self {
+        let frames = |side| Frames::new(side, C::KEEP, start.mid_stream);
+        Self {
+            calls,
+            frames: [frames(Side::Client), frames(Side::Server)],
+            chunks: Chunks::default(),
+            mid_stream: start.mid_stream,
+            settled: false,
+            stalled: false,
+        }
+    }
+
+    fn read(&mut self, side: Side, chunk: u64, streams: &mut Streams, out: &mut Output) {
+        let [client, server] = &mut self.frames;
+        let (frames, stream, other_end) = match side {
+            Side::Client => (client, &mut streams.client, streams.server.end()),
+            Side::Server => (server, &mut streams.server, streams.client.end()),
+        };
+        while !out.rejected {
+            match side {
+                Side::Client if self.calls.waiting() >= MAX_OPEN && stream.bytes().len() < MAX_STALLED_BYTES => {
+                    self.stalled = true;
+                    return;
+                }
+                // What comes may answer requests that are still to be read.
+                Side::Server if self.stalled && self.calls.waiting() < MAX_OPEN / 2 => return,
+                _ => {}
+            }
+            let understood = match frames.next(stream, chunk, other_end, &self.calls, out) {
+                Next::Wait => return,
+                Next::Lost(at, flag) => {
+                    self.calls.lost(side, at, flag);
+                    flag != Flags::default()
+                }
+                Next::Frame(frame) => {
+                    let understood = self.calls.message(side, &frame, out);
+                    self.settled |= understood && side == Side::Server;
+                    if frame.bytes.capacity() <= MAX_SPARE_BYTES {
+                        frames.recycle(frame);
+                    }
+                    understood
+                }
+            };
+            // Of too many requests the oldest were given up: their answers find nobody.
+            let doubtful = self.mid_stream || self.calls.waiting() >= MAX_OPEN;
+            out.rejected |= !understood && !self.settled && !doubtful;
+        }
+    }
+}
+
+impl<C: Calls> Parser for Conversation<C> {
+    fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
+        let (client, server) = self.chunks.advance(streams);
+        loop {
+            self.stalled = false;
+            self.read(Side::Client, client, streams, out);
+            let before = self.calls.waiting();
+            self.read(Side::Server, server, streams, out);
+            if !self.stalled || self.calls.waiting() == before {
+                return;
+            }
+        }
+    }
+
+    fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
+        self.parse(streams, out);
+        if out.rejected {
+            return;
+        }
+        let [client, server] = &mut self.frames;
+        if let Some(frame) = client.finish(&streams.client) {
+            self.calls.message(Side::Client, &frame, out);
+        }
+        if let Some(frame) = server.finish(&streams.server) {
+            self.calls.message(Side::Server, &frame, out);
+        }
+        self.calls.finish(streams, out);
+    }
+}
+
+/// Notes what the frame that carried a request says of it; `joined`: no request was read before, and the start of the
+/// connection was not seen.
+pub(crate) fn flag_request(exchange: &mut Exchange, frame: &Frame, others_open: bool, joined: bool) {
+    if others_open {
+        exchange.flags.insert(Flags::PIPELINED);
+    }
+    if joined && frame.found {
+        exchange.flags.insert(Flags::MID_STREAM);
+    }
+}
+
+/// Why bytes behind the kept ones are missing: the hole's kind, or the bound on what is kept.
+pub(crate) fn missing(frame: &Frame) -> Flags {
+    if frame.missing == Flags::default() { Flags::TRUNCATED } else { frame.missing }
+}
+
+/// A big-endian number at `at`.
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<i16> {
+    Some(i16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// A big-endian number at `at`.
+pub(crate) fn be32(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// A big-endian number at `at`.
+pub(crate) fn be64(bytes: &[u8], at: usize) -> Option<i64> {
+    Some(i64::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
