@@ -20,6 +20,7 @@ pub mod sql;
 mod stream;
 mod text;
 
+mod dns;
 mod http;
 mod mysql;
 mod redis;
@@ -107,6 +108,7 @@ pub struct Protocol {
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
+    dns::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
 ];
