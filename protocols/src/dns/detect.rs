@@ -48,12 +48,17 @@ fn stream(bytes: &[u8], response: bool, prefix: &Prefix<'_>) -> Detected {
     match judge(whole.unwrap_or(message), Some(response)) {
         _ if length < HEADER_BYTES => Detected::No,
         Judgement::No | Judgement::Bad => Detected::No,
-        Judgement::Message(end) if end == length => Detected::Certain,
+        Judgement::Message(end) if ends(message, end, length) => Detected::Certain,
         Judgement::Cut(true) if whole.is_none() => Detected::Likely,
         Judgement::Cut(false) if whole.is_none() && is_usual(prefix) => Detected::Likely,
         Judgement::Cut(_) if whole.is_none() => Detected::Maybe,
         _ => Detected::No,
     }
+}
+
+/// Whether a message of `length` bytes may end at `end`: Windows puts two letters behind its requests for transfers.
+fn ends(message: &[u8], end: usize, length: usize) -> bool {
+    matches!(message.get(end..length), Some(b"" | b"MS"))
 }
 
 fn is_usual(prefix: &Prefix<'_>) -> bool {
@@ -119,7 +124,7 @@ pub(super) fn looks(bytes: &[u8], response: bool, cut: bool) -> Looks {
     let message = bytes.get(TCP_LENGTH_BYTES..).unwrap_or_default();
     let whole = message.get(..length);
     match judge(whole.unwrap_or(message), Some(response)) {
-        Judgement::Message(end) => (end == length).into(),
+        Judgement::Message(end) => ends(message, end, length).into(),
         Judgement::Cut(true) if whole.is_none() => Looks::Yes,
         Judgement::Cut(false) if whole.is_none() && !cut => Looks::Open,
         _ => Looks::No,

@@ -99,6 +99,8 @@ fn segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
             frame.get(at + 2..)?
         }
         0 | 108 => frame.get(4..)?,
+        // FDDI with LLC and SNAP.
+        10 => frame.get(21..)?,
         113 => frame.get(16..)?,
         276 => frame.get(20..)?,
         _ => frame,
@@ -128,6 +130,8 @@ fn segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
     }
 }
 
+type Address = (IpAddr, u16);
+
 /// The TCP connections and UDP flows of a capture.
 pub fn connections(path: &Path) -> Vec<Connection> {
     let packets = packets(path);
@@ -138,7 +142,7 @@ pub fn connections(path: &Path) -> Vec<Connection> {
 
 /// Both directions between two addresses and ports, one piece a datagram; the client is who sent first.
 fn udp_flows(packets: &[(i32, Vec<u8>)]) -> Vec<Connection> {
-    let mut open: BTreeMap<[(IpAddr, u16); 2], ((IpAddr, u16), usize)> = BTreeMap::new();
+    let mut open: BTreeMap<[Address; 2], (Address, usize)> = BTreeMap::new();
     let mut all: Vec<Connection> = Vec::new();
     for (link, frame) in packets {
         let Some((source, target, UDP, datagram)) = segment(*link, frame) else { continue };
