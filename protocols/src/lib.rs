@@ -24,6 +24,7 @@ mod dns;
 mod http;
 mod mysql;
 mod redis;
+mod tls;
 
 pub use decoder::{Decoder, End, Setup};
 pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
@@ -108,6 +109,7 @@ pub struct Protocol {
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
+    tls::PROTOCOL,
     dns::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
