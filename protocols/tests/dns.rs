@@ -218,7 +218,7 @@ fn opcodes_stand_for_types() {
         (C, message(2, 5 << 11, "zone.test", 6, &[], &[])),
         (S, b"\x00\x02\xa8\x05\0\0\0\0\0\0\0\0".to_vec()),
     ]);
-    assert_eq!(short(&out), ["NOTIFY zone.test Ok NOERROR 0", "UPDATE zone.test Error REFUSED 0"]);
+    assert_eq!(short(&out), ["NOTIFY zone.test Ok NOERROR -", "UPDATE zone.test Error REFUSED -"]);
 }
 
 #[test]

@@ -315,7 +315,8 @@ fn tell(exchange: &mut Exchange, message: &Message, arrived: &Arrived<'_>) {
         None => Status::Unknown,
     };
     exchange.error = message.error.clone().filter(|_| exchange.status == Status::Error);
-    exchange.rows = Some(u64::from(message.header.counts[1]));
+    // UPDATE counts its prerequisites there (RFC 2136, section 2.2).
+    exchange.rows = (message.header.opcode() == words::QUERY).then(|| u64::from(message.header.counts[1]));
     if message.rcode.is_none() {
         exchange.flags.insert(arrived.missing);
     }

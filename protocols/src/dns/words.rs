@@ -38,6 +38,7 @@ const TYPES: &[(u16, &str)] = &[
     (25, "KEY"),
     (28, "AAAA"),
     (29, "LOC"),
+    (30, "NXT"),
     (33, "SRV"),
     (35, "NAPTR"),
     (36, "KX"),
