@@ -47,7 +47,7 @@ pub fn drive(name: Option<&str>, input: &[u8]) {
         datagrams = datagrams && protocol.datagrams || !protocol.streams;
     }
     let mut decoder = Decoder::new(Setup {
-        options: Options { literals: flags & LITERALS != 0, ..Options::default() },
+        options: Options { literals: flags & LITERALS != 0 },
         mid_stream: flags & MID_STREAM != 0,
         datagrams,
         near_is_client: (flags & NEAR_IS_CLIENT != 0).then_some(true),
