@@ -305,7 +305,8 @@ impl Decoder {
                     let Some(protocol) = REGISTRY.get(usize::from(number)) else { return };
                     let parser = (protocol.parser)(&self.start(near_is_client));
                     let marks = out.marks.is_some().then(Vec::new);
-                    self.stage = Stage::Trial { parser, out: Box::new(Output { marks, ..Output::default() }) };
+                    let names = out.names.is_some().then(Vec::new);
+                    self.stage = Stage::Trial { parser, out: Box::new(Output { marks, names, ..Output::default() }) };
                     self.current = number;
                     self.near_is_client = Some(near_is_client);
                     let log = std::mem::take(&mut self.log);
@@ -398,6 +399,9 @@ impl Decoder {
         self.name(before, out);
         if let (Some(marks), Some(held)) = (&mut out.marks, &mut held.marks) {
             marks.append(held);
+        }
+        if let (Some(names), Some(held)) = (&mut out.names, &mut held.names) {
+            names.append(held);
         }
         for (sum, held) in out.skipped_bytes.iter_mut().zip(held.skipped_bytes) {
             *sum += held;

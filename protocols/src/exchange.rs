@@ -1,5 +1,6 @@
 //! What a decoder puts out.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 /// A side of a connection, by role.
@@ -212,6 +213,9 @@ pub struct Output {
     pub switched: Option<SwitchedTo>,
     /// What a TLS handshake showed.
     pub tls: Option<Box<TlsFacts>>,
+    /// Addresses that answers gave, each with the name that was asked for (not the one at the end of its aliases), as
+    /// `Exchange::target` writes it: collected only where asked for. The caller drains it; at most 64 a message.
+    pub names: Option<Vec<(Box<str>, IpAddr)>>,
 }
 
 /// What a connection went over to.

@@ -21,12 +21,14 @@ pub mod sql;
 mod stream;
 mod text;
 
+mod dns;
 mod dubbo;
 mod http;
 mod kafka;
 mod mysql;
 mod redis;
 mod rocketmq;
+mod tls;
 mod zookeeper;
 
 pub use decoder::{Decoder, End, Setup};
@@ -112,6 +114,8 @@ pub struct Protocol {
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
+    tls::PROTOCOL,
+    dns::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
     dubbo::PROTOCOL,

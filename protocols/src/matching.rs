@@ -50,7 +50,6 @@ impl<K, T> Default for Matching<K, T> {
 
 impl<K: Ord + Copy, T> Matching<K, T> {
     /// How many wait.
-    #[allow(dead_code)]
     pub fn len(&self) -> usize {
         self.open.len()
     }
@@ -76,6 +75,11 @@ impl<K: Ord + Copy, T> Matching<K, T> {
         self.next += 1;
         self.order.insert(number, key);
         self.open.insert(key, Waiting { exchange, detail, number, text_bytes });
+    }
+
+    /// Keys within `range` that somebody waits under, in order.
+    pub fn keys(&self, range: std::ops::RangeInclusive<K>) -> impl Iterator<Item = K> + '_ {
+        self.open.range(range).map(|(key, _)| *key)
     }
 
     /// The request under this key.

@@ -400,7 +400,10 @@ impl Http {
         }
         let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let head_bytes = head.len();
-        marks::mark_response(head, start, out);
+        if end.is_some() {
+            // The bytes behind one that is cut may be those of the next answer: they are passed over.
+            marks::mark_response(head, start, out);
+        }
         if (100..200).contains(&code) && code != 101 && end.is_some() {
             streams.server.advance(head_bytes);
             self.answering = Answering::Head { scanned: 0 };
