@@ -21,8 +21,10 @@ mod stream;
 mod text;
 
 mod http;
+mod http2;
 mod mysql;
 mod redis;
+mod websocket;
 
 pub use decoder::{Decoder, End, Setup};
 pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
@@ -106,7 +108,10 @@ pub struct Protocol {
 /// Every protocol, in the order in which ties are decided. At most 64 ([`ProtocolSet`]).
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    http2::PROTOCOL,
+    http2::GRPC,
     http::PROTOCOL,
+    websocket::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
 ];

@@ -3,7 +3,7 @@
 
 mod common;
 
-use kfr_protocols::{Status, protocol_named};
+use kfr_protocols::{Exchange, Status, protocol_named};
 use serde_json::Value;
 
 /// Files whose expected numbers count something else than requests as KFR defines them, with the reason.
@@ -18,6 +18,17 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("zeek__mysql8-navicat-login-failed.pcap", "the error is that of a login, which is no request"),
     ("tcpdump__resp_3_malicious.pcap", "lines that are no commands are answered by errors: requests here"),
 ];
+
+/// A request as the other tools show it, without what follows `?`.
+fn first_request(exchange: &Exchange) -> String {
+    let grpc = exchange.protocol == protocol_named("grpc").map(|(number, _)| number);
+    let op = if grpc { "POST" } else { &*exchange.op };
+    masked(&format!("{op} {}", exchange.target.as_deref().unwrap_or_default()))
+}
+
+fn masked(request: &str) -> String {
+    request.split(['?', ';']).next().unwrap_or_default().chars().take(60).collect()
+}
 
 #[test]
 fn captures_agree_with_other_tools() {
@@ -38,10 +49,12 @@ fn captures_agree_with_other_tools() {
         // What the other tools count under one name.
         let names: &[&str] = match protocol {
             "http2" => &["http2", "grpc"],
+            // They count upgrades.
+            "websocket" => &["http"],
             name => &[name],
         };
         let numbers: Vec<_> = names.iter().filter_map(|name| protocol_named(name)).map(|(number, _)| number).collect();
-        let (mut requests, mut errors, mut skipped) = (0, 0, [0, 0]);
+        let (mut requests, mut errors, mut skipped, mut firsts) = (0, 0, [0, 0], Vec::new());
         for connection in common::connections(&root.join(file)) {
             let Some((found, out)) = common::decode(&connection, limit) else { continue };
             if !verbose.is_empty() && file.contains(&verbose) {
@@ -51,6 +64,7 @@ fn captures_agree_with_other_tools() {
             }
             let exchanges = out.exchanges.iter().filter(|e| e.protocol.is_some_and(|number| numbers.contains(&number)));
             requests += exchanges.clone().count() as u64;
+            firsts.extend(exchanges.clone().map(first_request));
             errors += exchanges.filter(|e| e.status == Status::Error).count() as u64;
             if found.name == protocol {
                 skipped[0] += out.skipped_bytes[0];
@@ -59,6 +73,12 @@ fn captures_agree_with_other_tools() {
         }
         if !ours {
             continue;
+        }
+        if let Some(first) = expected["first_request"].as_str().filter(|_| protocol.starts_with("http"))
+            && requests > 0
+            && !firsts.iter().any(|ours| *ours == masked(first))
+        {
+            println!("{file}: first request {:?} but {:?}", masked(first), firsts.first());
         }
         let want = (expected["requests"].as_u64(), expected["errors"].as_u64());
         if want == (Some(requests), Some(errors)) || want == (None, None) {

@@ -258,7 +258,7 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 /// True for header fields that carry credentials.
-pub(super) fn is_secret(name: &[u8]) -> bool {
+pub(crate) fn is_secret(name: &[u8]) -> bool {
     const SECRET: &[&[u8]] = &[
         b"authorization",
         b"proxy-authorization",

@@ -7,6 +7,8 @@ mod marks;
 
 use std::ops::Range;
 
+pub(crate) use head::is_secret;
+
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
     About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Streams, SwitchedTo,
@@ -273,12 +275,7 @@ impl Http {
     fn request(&mut self, head: &[u8], line: &head::RequestLine) -> Exchange {
         let method = head.get(line.method.clone()).unwrap_or_default();
         let target = head.get(line.target.clone()).unwrap_or_default();
-        let target = target.get(..text::MAX_TEXT_BYTES * 4).unwrap_or(target);
-        let shown = if self.options.literals || memchr::memchr3(b'?', b';', b'@', target).is_none() {
-            text::bounded(target, text::MAX_TEXT_BYTES, line.cut)
-        } else {
-            text::bounded(&head::mask_target(target), text::MAX_TEXT_BYTES, line.cut)
-        };
+        let shown = shown_target(target, line.cut, self.options);
         let mut exchange = Exchange {
             op: if method.is_empty() { NAMELESS.into() } else { text::bounded(method, 64, false) },
             target: Some(shown),
@@ -422,12 +419,14 @@ impl Http {
             return true;
         }
         let framing = head::framing(head);
+        let upgraded = if code == 101 { upgrade(head) } else { SwitchedTo::Unread };
         streams.server.advance(head_bytes);
         let body_start = streams.server.position();
         let connected = matches!(asked, Asked::Connect) && (200..300).contains(&code);
         if code == 101 || connected {
             self.answered(start..body_start, out);
-            self.enter_tunnel(streams, if connected { SwitchedTo::Tunnel } else { SwitchedTo::Unread }, out);
+            let to = if connected { SwitchedTo::Tunnel } else { upgraded };
+            self.enter_tunnel(streams, to, out);
             return true;
         }
         self.resume_after_connect(asked);
@@ -542,7 +541,37 @@ fn set_status(exchange: &mut Exchange, code: u16, head: &[u8]) {
     }
 }
 
-fn code_text(code: u16) -> Box<str> {
+/// What an answer with status 101 goes over to (RFC 9110, section 7.8).
+fn upgrade(head: &[u8]) -> SwitchedTo {
+    let mut to = SwitchedTo::Unread;
+    head::fields(head, |name, value| {
+        let (Some(name), Some(value)) = (head.get(name), head.get(value)) else { return };
+        if !name.eq_ignore_ascii_case(b"upgrade") {
+            return;
+        }
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"websocket") {
+                to = SwitchedTo::Protocol("websocket");
+            } else if token.eq_ignore_ascii_case(b"h2c") {
+                to = SwitchedTo::Protocol("http2");
+            }
+        }
+    });
+    to
+}
+
+/// A request's target for people: values masked unless they are to be shown.
+pub(crate) fn shown_target(target: &[u8], cut: bool, options: Options) -> Box<str> {
+    let target = target.get(..text::MAX_TEXT_BYTES * 4).unwrap_or(target);
+    if options.literals || memchr::memchr3(b'?', b';', b'@', target).is_none() {
+        text::bounded(target, text::MAX_TEXT_BYTES, cut)
+    } else {
+        text::bounded(&head::mask_target(target), text::MAX_TEXT_BYTES, cut)
+    }
+}
+
+/// A status code's three digits.
+pub(crate) fn code_text(code: u16) -> Box<str> {
     let mut buffer = [0u8; 3];
     for (digit, divisor) in buffer.iter_mut().zip([100, 10, 1]) {
         *digit = b'0' + (code / divisor % 10) as u8;
