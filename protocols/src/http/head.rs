@@ -68,6 +68,16 @@ pub(super) fn request_line(line: &[u8]) -> Option<RequestLine> {
     Some(RequestLine { method: 0..method, target: method + 1..version_at, cut: false })
 }
 
+/// Reads what stands in place of a request line: the method, if one can be told, and all that is no version.
+pub(super) fn malformed_line(line: &[u8]) -> RequestLine {
+    let method = method_length(line);
+    let known = (1..=MAX_METHOD_BYTES).contains(&method) && line.get(method) == Some(&b' ');
+    let start = if known { method + 1 } else { 0 };
+    let rest = line.get(start..).unwrap_or_default();
+    let end = memchr::memmem::rfind(rest, b" HTTP/").unwrap_or(rest.len());
+    RequestLine { method: 0..if known { method } else { 0 }, target: start..start + end, cut: false }
+}
+
 /// Reads as much of a request line as stands before a hole.
 pub(super) fn cut_request_line(bytes: &[u8]) -> Option<RequestLine> {
     if let Some(line) = first_line(bytes) {

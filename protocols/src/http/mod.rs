@@ -226,11 +226,21 @@ impl Http {
             Some(_) => head::first_line(bytes).and_then(head::request_line),
             None => head::cut_request_line(bytes),
         };
+        let malformed = match line {
+            // Nothing tells that this is HTTP but an answer, and that has to come first.
+            None if self.fresh && !self.mid_stream && hole.is_none() => match head::status_line(streams.server.bytes())
+            {
+                Ok(_) => head::first_line(bytes).map(head::malformed_line),
+                Err(Looks::Open) if !streams.client.is_closed() && bytes.len() <= MAX_HEAD_BYTES => return false,
+                Err(_) => {
+                    out.rejected = true;
+                    None
+                }
+            },
+            _ => None,
+        };
         self.head_seen_at = None;
-        let Some(line) = line else {
-            if self.fresh && !self.mid_stream && hole.is_none() {
-                out.rejected = true;
-            }
+        let Some(line) = line.or(malformed) else {
             self.search(streams, chunk, out);
             return true;
         };
@@ -238,7 +248,9 @@ impl Http {
         let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let mut exchange = self.request(head, &line);
         let asked = match head.get(line.method.clone()) {
-            Some(method) if line.target.start == line.method.end && b"HEAD".starts_with(method) => Asked::Unknown,
+            Some(method) if line.cut && line.target.start == line.method.end && b"HEAD".starts_with(method) => {
+                Asked::Unknown
+            }
             Some(b"HEAD") => Asked::Head,
             Some(b"CONNECT") => Asked::Connect,
             _ => Asked::Other,
