@@ -295,9 +295,9 @@ impl Half {
         if whole.is_none() {
             cut = Some(Flags::default());
         }
-        if first && self.block.take().is_some() {
-            // The last block was not continued: what it inserts is not known.
-            self.table.forget();
+        if first {
+            // If the last block was not continued, what it inserts is not known.
+            self.drop_block(out);
         }
         let (before, padding) = surroundings(&head, payload);
         let part_start = start + (HEAD_BYTES + before) as u64;
@@ -392,11 +392,20 @@ impl Half {
         }
     }
 
+    /// Gives up a block that did not go on.
+    fn drop_block(&mut self, out: &mut Output) {
+        let Some(block) = self.block.take() else { return };
+        self.table.forget();
+        for (start, length) in block.parts {
+            out.mark(self.side, start..start + length as u64, ByteClass::Secret);
+        }
+    }
+
     /// The framing is lost: the next frame is looked for.
     fn lose(&mut self, stream: &mut Stream, chunk: u64, flag: Flags, out: &mut Output) -> Event {
         // Header blocks may be among what is lost.
         self.table.forget();
-        self.block = None;
+        self.drop_block(out);
         self.fresh = false;
         pass_chunk(stream, self.side, chunk, out);
         self.reading = Reading::Search;

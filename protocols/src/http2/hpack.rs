@@ -340,7 +340,7 @@ mod tests {
         assert!(table.entries.len() <= MAX_SIZE / ENTRY_OVERHEAD);
         // An entry larger than the table empties it.
         let mut large = b"\x44\x7f\x81\xff\x03".to_vec();
-        large.resize(5 + 65_664, b'a');
+        large.resize(5 + 65_536, b'a');
         assert_eq!(table.decode(&large, None, |_, _| {}), Ok(()));
         assert_eq!((table.entries.len(), table.size), (0, 0));
     }

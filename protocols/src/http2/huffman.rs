@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn what_is_no_code_is_refused() {
         assert_eq!(decoded("ffffffff"), Err(()), "the end symbol");
-        assert_eq!(decoded("00ff"), Err(()), "padding of 8 bits");
+        assert_eq!(decoded("07ff"), Err(()), "padding of 11 bits");
         assert_eq!(decoded("f1e3c2e5f23a6ba0ab90f4"), Err(()), "padding that is none");
         assert_eq!(decoded("").unwrap(), b"");
     }
