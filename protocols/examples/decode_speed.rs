@@ -44,11 +44,76 @@ fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: 
     println!("{name:6} {label:22} {:>12.0} requests/s ({bytes} bytes each)", seen as f64 / seconds);
 }
 
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// Requests of HTTP/2: each on a stream of its own, `batch` at once. `blocks` are the header blocks of a request, an
+/// answer and its trailers.
+fn measure_http2(label: &str, blocks: [&[u8]; 3], body: &[u8], batch: usize) {
+    let protocol = REGISTRY.iter().find(|p| p.name == "http2").expect("a registered protocol");
+    let mut parser = (protocol.parser)(&Start::default());
+    let (mut streams, mut out) = (Streams::default(), Output::default());
+    streams.client.push(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let [request, answer, trailers] = blocks;
+    let (mut asked, mut answered) = (Vec::new(), Vec::new());
+    let (mut seen, mut stream, mut bytes) = (0, 1, 0);
+    let mut seconds = 0.0;
+    for _ in 0..REQUESTS / batch {
+        asked.clear();
+        answered.clear();
+        for _ in 0..batch {
+            let end = u8::from(trailers.is_empty());
+            asked.extend(frame(1, 4 | end, stream, request));
+            if !trailers.is_empty() {
+                asked.extend(frame(0, 1, stream, body));
+            }
+            answered.extend(frame(1, 4, stream, answer));
+            answered.extend(frame(0, end, stream, body));
+            if !trailers.is_empty() {
+                answered.extend(frame(1, 5, stream, trailers));
+            }
+            stream += 2;
+        }
+        bytes += asked.len() + answered.len();
+        let start = Instant::now();
+        streams.client.push(&asked);
+        parser.parse(&mut streams, &mut out);
+        streams.server.push(&answered);
+        parser.parse(&mut streams, &mut out);
+        seen += out.exchanges.len();
+        black_box(&out.exchanges);
+        out.exchanges.clear();
+        seconds += start.elapsed().as_secs_f64();
+    }
+    assert_eq!(seen, REQUESTS / batch * batch, "http2");
+    println!("http2  {label:22} {:>12.0} requests/s ({} bytes each)", seen as f64 / seconds, bytes / seen);
+}
+
 fn main() {
     let get = b"GET /api/v1/items?id=4711 HTTP/1.1\r\nHost: shop.example\r\nAccept: */*\r\n\r\n";
     let ok = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 20\r\n\r\n01234567890123456789";
     measure("http", "keep-alive", false, get, ok, 1);
     measure("http", "pipelined by 10", false, get, ok, 10);
+    // `:path` in Huffman code (`/api/v1/items?id=4711`), not put into the table; the rest by index.
+    let path = b"\x04\x90\x60\x75\x99\x8e\xe1\x60\xc9\x2d\x28\xff\x0d\x24\x0d\x3a\x10\xff";
+    let request = [&b"\x82\x86\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff"[..], &path[..]].concat();
+    measure_http2("GET", [&request, b"\x88\x0f\x0d\x0220", b""], b"01234567890123456789", 1);
+    measure_http2("GET, 10 at once", [&request, b"\x88\x0f\x0d\x0220", b""], b"01234567890123456789", 10);
+    let call =
+        [&b"\x83\x86\x04\x14/shop.Orders/GetOrder"[..], b"\x0f\x10\x10application/grpc\x00\x0cgrpc-timeout\x021S"]
+            .concat();
+    let call = call.as_slice();
+    measure_http2(
+        "gRPC",
+        [call, b"\x88\x0f\x10\x10application/grpc", b"\x00\x0bgrpc-status\x010"],
+        b"\0\0\0\0\x02\x08\x01",
+        1,
+    );
     let set = b"*3\r\n$3\r\nSET\r\n$15\r\nuser:4711:email\r\n$64\r\n0123456789012345678901234567890123456789012345678901234567890123\r\n";
     measure("redis", "SET", false, set, b"+OK\r\n", 1);
     measure("redis", "SET, pipelined by 50", false, set, b"+OK\r\n", 50);

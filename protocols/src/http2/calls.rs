@@ -59,6 +59,12 @@ impl Calls {
         }
     }
 
+    /// The connection begins here: nothing was asked before.
+    pub fn begin(&mut self) {
+        self.unseen.clear();
+        self.joining = false;
+    }
+
     pub fn newest(&self) -> u32 {
         self.newest
     }

@@ -132,6 +132,13 @@ pub(super) fn chain(side: Side, mut bytes: &[u8], telling: impl Fn(&Head, &[u8])
 
 /// Whether a frame begins here, asked where one has to be found anew. `newest`: the highest stream that was seen.
 pub(super) fn looks(side: Side, bytes: &[u8], cut: bool, newest: u32) -> Looks {
+    if side == Side::Client && !bytes.is_empty() && newest == 0 {
+        // It was the beginning after all.
+        let shared = bytes.len().min(PREFACE.len());
+        if bytes.get(..shared) == PREFACE.get(..shared) {
+            return if shared == PREFACE.len() { Looks::Yes } else { Looks::Open };
+        }
+    }
     let Some(head) = Head::read(bytes) else { return if cut { Looks::No } else { Looks::Open } };
     // Nobody opens thousands of streams in a piece that was lost, other than by losing very much.
     let near = newest == 0 || head.stream <= newest.saturating_add(1 << 16);

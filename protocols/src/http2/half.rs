@@ -139,7 +139,8 @@ impl Half {
                     let found =
                         find_start(stream, side, chunk, out, |bytes, cut| frame::looks(side, bytes, cut, newest));
                     if found {
-                        self.reading = Reading::Head;
+                        let begins = stream.bytes().starts_with(PREFACE);
+                        self.reading = if begins { Reading::Preface } else { Reading::Head };
                     }
                     if stream.position() > before {
                         return Event::Lost(Flags::default());
@@ -161,6 +162,7 @@ impl Half {
                     }
                     out.mark(self.side, stream.position()..stream.position() + PREFACE.len() as u64, STRUCTURE);
                     stream.advance(PREFACE.len());
+                    calls.begin();
                     self.reading = Reading::Head;
                 }
                 Reading::Head => {
