@@ -540,7 +540,7 @@ fn joined_anywhere_nothing_is_wrong() {
                         expected.response.as_ref().map(|r| r.end),
                         "{shown}"
                     );
-                    assert_eq!(e.protocol, expected.protocol, "{shown}");
+                    assert!(e.protocol == expected.protocol || e.flags.contains(Flags::UNKNOWN_NAMES), "{shown}");
                     seen += 1;
                     known += usize::from(e.target.is_some() && e.code == expected.code);
                 }

@@ -176,6 +176,11 @@ impl Call {
         known.grpc_message = fields.grpc_message.or(known.grpc_message.take());
     }
 
+    /// True if header fields say that it is gRPC.
+    pub fn is_surely_grpc(&self) -> bool {
+        self.asked.grpc.or(self.answered.grpc).unwrap_or(self.answered.grpc_status.is_some())
+    }
+
     /// True where its messages should be counted.
     pub fn may_be_grpc(&self) -> bool {
         self.asked
@@ -184,7 +189,8 @@ impl Call {
             .unwrap_or(self.asked.unknown || self.server.unknown || self.asked.method.is_none())
     }
 
-    fn is_grpc(&self) -> bool {
+    /// `spoken`: other streams of the connection are gRPC for sure.
+    pub fn is_grpc(&self, spoken: bool) -> bool {
         match self.asked.grpc.or(self.answered.grpc) {
             Some(known) => known,
             None if self.answered.grpc_status.is_some() => true,
@@ -192,9 +198,10 @@ impl Call {
             // to the byte, and trailers behind them.
             None => {
                 let method = self.asked.method.as_deref().is_none_or(|method| method == "POST");
-                let unknown = self.server.unknown && (self.asked.unknown || self.asked.method.is_none());
+                let answers_unknown = self.server.unknown || self.server.range.is_none();
+                let unknown = answers_unknown && (self.asked.unknown || self.asked.method.is_none());
                 let framed = self.client.messages.are_whole() && self.server.messages.are_whole();
-                method && unknown && framed && self.trailers
+                method && unknown && (framed && self.trailers || spoken && self.client.messages.are_whole())
             }
         }
     }
@@ -215,7 +222,7 @@ impl Call {
         at_end: bool,
         ends: [u64; 2],
     ) -> Exchange {
-        let is_grpc = self.is_grpc();
+        let is_grpc = self.is_grpc(numbers.grpc_spoken);
         let mut flags = self.flags;
         let mut doubtful = false;
         if let Some(loss) = losses[1].filter(|loss| !self.server.done && loss.end > self.server.last) {
@@ -318,4 +325,6 @@ impl Call {
 pub(super) struct Numbers {
     pub http2: u16,
     pub grpc: u16,
+    /// A stream was gRPC by its content type or its trailers.
+    pub grpc_spoken: bool,
 }

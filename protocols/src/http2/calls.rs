@@ -205,7 +205,7 @@ impl Calls {
             // an answer tells.
             let lost =
                 |unseen: &&Unseen| unseen.flag != Flags::MID_STREAM && (unseen.first..=unseen.last).contains(&stream);
-            if stream % 2 == 0 || fields.code.is_none() || self.unseen.iter().find(lost).is_none() {
+            if stream.is_multiple_of(2) || fields.code.is_none() || self.unseen.iter().find(lost).is_none() {
                 return;
             }
             if let Some(unseen) = self.take_unseen(stream) {
@@ -263,6 +263,7 @@ impl Calls {
         if let Some(flag) = given_up {
             call.flag(flag);
         }
+        self.numbers.grpc_spoken |= call.is_surely_grpc();
         out.exchanges.push(call.into_exchange(self.numbers, self.losses, false, ends));
     }
 

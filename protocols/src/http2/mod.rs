@@ -58,7 +58,7 @@ struct Http2 {
 impl Http2 {
     fn new(start: &Start) -> Self {
         let number = |name| protocol_named(name).map_or(0, |(number, _)| number);
-        let numbers = Numbers { http2: number("http2"), grpc: number("grpc") };
+        let numbers = Numbers { http2: number("http2"), grpc: number("grpc"), grpc_spoken: false };
         Self {
             options: start.options,
             chunks: Chunks::default(),
@@ -148,7 +148,7 @@ impl Parser for Http2 {
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
         let ends = [streams.client.end(), streams.server.end()];
-        for (side, end) in [(Side::Client, ends[0]), (Side::Server, ends[1])] {
+        for (side, end, other_end) in [(Side::Client, ends[0], ends[1]), (Side::Server, ends[1], ends[0])] {
             let (half, stream) = match side {
                 Side::Client => (&mut self.client, &mut streams.client),
                 Side::Server => (&mut self.server, &mut streams.server),
@@ -156,7 +156,7 @@ impl Parser for Http2 {
             // The frame that the end cut off counts as far as it came.
             if let Some((head, start)) = half.finish(stream, self.options, out) {
                 let head = Head { flags: head.flags & !END_STREAM, ..head };
-                self.take(side, start..end, head, None, ends[1 - usize::from(side == Side::Server)], ends, out);
+                self.take(side, start..end, head, None, other_end, ends, out);
             }
         }
         self.calls.finish(ends, out);
