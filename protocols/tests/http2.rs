@@ -596,3 +596,62 @@ fn payload_limits_lose_no_request() {
         }
     }
 }
+
+/// Frames whose heads are right and whose contents are anything, with holes between and within.
+#[test]
+fn arbitrary_frames_never_panic_and_stay_in_bounds() {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    for round in 0..4000 {
+        let mut pieces = vec![(C, Piece::Bytes(preface()))];
+        let mut sizes = [preface().len() as u64, 0];
+        for _ in 0..next(40) {
+            let client = next(2) == 0;
+            let kind = next(11) as u8;
+            let mut payload: Vec<u8> = (0..next(40)).map(|_| next(256) as u8).collect();
+            if kind == 1 && next(2) == 0 {
+                payload.splice(0..0, [0x82, 0x88, 0x44, 1, b'/']);
+            }
+            let length =
+                [(3, 4), (4, payload.len() / 6 * 6), (6, 8), (8, 4), (2, 5)].into_iter().find(|(k, _)| *k == kind);
+            payload.resize(length.map_or(payload.len(), |(_, length)| length), 7);
+            let stream = if matches!(kind, 4 | 6 | 7) { 0 } else { next(12) as u32 + 1 };
+            let mut bytes = frame(kind, next(64) as u8, stream, &payload);
+            let hole = next(60);
+            if next(8) == 0 {
+                bytes.truncate(next(bytes.len() as u64) as usize + 1);
+            }
+            sizes[usize::from(!client)] += bytes.len() as u64;
+            pieces.push((client, Piece::Bytes(bytes)));
+            if next(10) == 0 {
+                sizes[usize::from(!client)] += hole;
+                pieces.push((client, if next(2) == 0 { Piece::Cut(hole) } else { Piece::Lost(hole) }));
+            }
+        }
+        for mid_stream in [false, true] {
+            let out = run(parser("http2", mid_stream).as_mut(), &pieces);
+            for e in &out.exchanges {
+                assert!(e.request.start <= e.request.end && e.request.end <= sizes[0], "{round}: {e:?}");
+                assert!(e.request_size() <= e.request.end - e.request.start, "{round}: {e:?}");
+                if let Some(response) = &e.response {
+                    assert!(response.start <= response.end && response.end <= sizes[1], "{round}: {e:?} {sizes:?}");
+                    assert!(e.response_size().unwrap() <= response.end - response.start, "{round}: {e:?}");
+                }
+            }
+            for side in [Side::Client, Side::Server] {
+                let mut marks: Vec<_> = out.marks.iter().flatten().filter(|mark| mark.side == side).collect();
+                marks.sort_by_key(|mark| (mark.range.start, mark.range.end));
+                let mut at = 0;
+                for mark in marks {
+                    assert!(mark.range.start >= at, "{round}: {mark:?} overlaps {at}");
+                    at = mark.range.end;
+                }
+            }
+        }
+    }
+}

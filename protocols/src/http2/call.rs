@@ -141,7 +141,8 @@ impl Call {
 
     /// Bytes of text that it holds.
     pub fn text_bytes(&self) -> usize {
-        [&self.asked.path, &self.asked.authority].into_iter().flatten().map(|text| text.len()).sum()
+        let (asked, answered) = (&self.asked, &self.answered);
+        [&asked.path, &asked.authority, &answered.grpc_message].into_iter().flatten().map(|text| text.len()).sum()
     }
 
     /// A frame of `side` on this stream was passed; `loss` is the last one on that side.

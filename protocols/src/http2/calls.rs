@@ -12,6 +12,8 @@ const MAX_OPEN: usize = 1 << 16;
 const MAX_OPEN_BYTES: usize = 32 << 20;
 /// A stream whose end was lost is let go when the newest stream is so far ahead: more than servers let run at once.
 const STALE_DISTANCE: u32 = 1024;
+/// GOAWAY frames that are looked at: servers send two at most (RFC 9113, section 6.8).
+const MAX_FAREWELLS: u32 = 8;
 /// Ranges of streams that were not seen to open.
 const MAX_UNSEEN: usize = 64;
 
@@ -38,6 +40,7 @@ pub(super) struct Calls {
     joining: bool,
     /// Where looking for streams that are never told to end goes on.
     looked_at: u32,
+    farewells: u32,
 }
 
 fn index(side: Side) -> usize {
@@ -56,6 +59,7 @@ impl Calls {
             losses: [None; 2],
             joining: mid_stream,
             looked_at: 0,
+            farewells: 0,
         }
     }
 
@@ -220,7 +224,9 @@ impl Calls {
         if fields.code.is_some_and(|code| code < 200) && !call.answering && !last {
             return;
         }
+        self.text_bytes = self.text_bytes.saturating_sub(call.text_bytes());
         call.answer(fields);
+        self.text_bytes += call.text_bytes();
         call.touch(Side::Server, range, loss);
     }
 
@@ -248,6 +254,10 @@ impl Calls {
     /// The server will look at no stream above this one.
     pub fn go_away(&mut self, last: Option<u32>, ends: [u64; 2], out: &mut Output) {
         let Some(first) = last.and_then(|last| last.checked_add(1)) else { return };
+        self.farewells += 1;
+        if self.farewells > MAX_FAREWELLS {
+            return;
+        }
         let ignored: Vec<_> = self.open.range(first..).filter(|(_, call)| !call.answering).map(|(id, _)| *id).collect();
         for stream in ignored {
             if let Some(call) = self.open.get_mut(&stream) {

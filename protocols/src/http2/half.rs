@@ -15,6 +15,9 @@ use crate::{ByteClass, Flags, Options, Output, Side, Stream};
 /// Bytes of a header block that are read: servers refuse more than 8 KiB to 64 KiB of headers.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
 
+/// Frames of a header block whose parts are told apart.
+const MAX_BLOCK_PARTS: usize = 1 << 12;
+
 /// What reading on brought.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -102,13 +105,16 @@ impl Half {
                 (block.head, block.start)
             }
         };
+        let unread = matches!(self.reading, Reading::Payload(..));
         self.reading = Reading::Search;
         let cut = Flags::INCOMPLETE;
         match head.kind {
             HEADERS | PUSH_PROMISE | CONTINUATION => {
-                let payload = stream.bytes().to_vec();
-                self.block_part(head, start, &payload, Some(cut), options, out);
-                stream.skip(stream.end().saturating_sub(stream.position()));
+                if unread {
+                    let payload = stream.bytes().to_vec();
+                    self.block_part(head, start, &payload, Some(cut), options, out);
+                    stream.skip(stream.end().saturating_sub(stream.position()));
+                }
                 let Some(mut block) = self.block.take() else {
                     return (head.kind == HEADERS).then_some((head, start));
                 };
@@ -325,6 +331,11 @@ impl Half {
             self.table.forget();
             return;
         };
+        if block.parts.len() >= MAX_BLOCK_PARTS {
+            out.mark(self.side, part_start..part_end, ByteClass::Secret);
+            block.cut.get_or_insert(Flags::TRUNCATED);
+            return;
+        }
         if out.marks.is_some() {
             block.parts.push((part_start, part.len()));
         }
