@@ -1,5 +1,5 @@
 //! Requests a second of each decoder on one core, and bytes a second of the SQL normaliser. `cargo run --release
-//! --example decode_speed`.
+//! --example decode_speed [PROTOCOL]`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -22,7 +22,15 @@ fn mysql_answer() -> Vec<u8> {
     packets.iter().enumerate().flat_map(|(i, payload)| packet(i as u8 + 1, payload)).collect()
 }
 
+/// Whether this one is asked for.
+fn asked(name: &str) -> bool {
+    std::env::args().nth(1).is_none_or(|only| only == name)
+}
+
 fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: &[u8], batch: usize) {
+    if !asked(name) {
+        return;
+    }
     let protocol = REGISTRY.iter().find(|p| p.name == name).expect("a registered protocol");
     let mut parser = (protocol.parser)(&Start { mid_stream, ..Start::default() });
     let (mut streams, mut out) = (Streams::default(), Output::default());
@@ -55,6 +63,9 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// Requests of HTTP/2: each on a stream of its own, `batch` at once. `blocks` are the header blocks of a request, an
 /// answer and its trailers.
 fn measure_http2(label: &str, blocks: [&[u8]; 3], body: &[u8], batch: usize) {
+    if !self::asked("http2") {
+        return;
+    }
     let protocol = REGISTRY.iter().find(|p| p.name == "http2").expect("a registered protocol");
     let mut parser = (protocol.parser)(&Start::default());
     let (mut streams, mut out) = (Streams::default(), Output::default());
@@ -121,6 +132,9 @@ fn main() {
     measure("mysql", "query, 2 rows", true, &query, &mysql_answer(), 1);
     let execute = packet(0, b"\x17\x01\0\0\0\0\x01\0\0\0\0\x01\x03\0\x2a\0\0\0");
     measure("mysql", "execute, OK", true, &execute, &packet(1, b"\0\x01\0\x02\0\0\0"), 1);
+    if !asked("sql") {
+        return;
+    }
     let statement = b"SELECT o.id, o.total, c.name FROM orders o JOIN customers c ON c.id = o.customer_id WHERE o.created_at > \
         '2024-05-01 00:00:00' AND o.status IN ('open', 'paid', 'sent') AND c.region = 17 ORDER BY o.created_at DESC LIMIT 50";
     let start = Instant::now();

@@ -244,19 +244,48 @@ pub(super) struct Framing {
 /// Reads the framing from a head.
 pub(super) fn framing(head: &[u8]) -> Framing {
     let mut framing = Framing::default();
-    fields(head, |name, value| {
-        let (Some(name), Some(value)) = (head.get(name), head.get(value)) else { return };
-        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") && framing.length.is_none() {
-            framing.length = number(value);
+    let mut rest = after_line(head);
+    // Most fields say nothing about it, as their first letters tell: they are only looked at for their ends.
+    while let Some(first) = rest.first() {
+        match first {
+            b'c' | b'C' | b'e' | b'E' | b't' | b'T' => {
+                let line = rest.get(..memchr::memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
+                let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+                let name = trim_end(line.get(..colon).unwrap_or_default());
+                framing.add(name, line.get(colon + 1..).unwrap_or_default().trim_ascii());
+                rest = rest.get(line.len() + 1..).unwrap_or_default();
+            }
+            // A folded field: the line before it is no whole one.
+            b' ' | b'\t' => {
+                framing = Framing::default();
+                fields(head, |name, value| {
+                    framing.add(head.get(name).unwrap_or_default(), head.get(value).unwrap_or_default());
+                });
+                return framing;
+            }
+            _ => rest = after_line(rest),
+        }
+    }
+    framing
+}
+
+/// What follows the first line end.
+fn after_line(bytes: &[u8]) -> &[u8] {
+    memchr::memchr(b'\n', bytes).and_then(|end| bytes.get(end + 1..)).unwrap_or_default()
+}
+
+impl Framing {
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") && self.length.is_none() {
+            self.length = number(value);
         } else if name.len() == 6 && name.eq_ignore_ascii_case(b"expect") {
-            framing.expect = value.eq_ignore_ascii_case(b"100-continue");
+            self.expect = value.eq_ignore_ascii_case(b"100-continue");
         } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") {
             let chunked =
                 value.split(|b| *b == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
-            framing.coding = Some(chunked || framing.coding == Some(true));
+            self.coding = Some(chunked || self.coding == Some(true));
         }
-    });
-    framing
+    }
 }
 
 fn number(value: &[u8]) -> Option<u64> {
@@ -388,6 +417,8 @@ mod tests {
         assert_eq!(of("Content-Length: 99999999999999999999999").length, None);
         assert_eq!(of("Transfer-Encoding: gzip, Chunked").coding, Some(true));
         assert_eq!(of("Transfer-Encoding: gzip").coding, Some(false));
+        assert_eq!(of("A: b\r\nTransfer-Encoding: gzip,\r\n chunked\r\nE: f").coding, Some(true));
+        assert_eq!(of("Content-Length:5\r\nC: d\r\ne").length, Some(5));
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Call {
     /// What has become of it. `losses`: where frames of each side were lost last. `at_end`: nothing more will come;
     /// `ends` are the ends of both streams.
     pub fn into_exchange(
-        mut self,
+        mut self: Box<Self>,
         numbers: Numbers,
         losses: [Option<Loss>; 2],
         at_end: bool,

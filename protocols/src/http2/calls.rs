@@ -30,7 +30,7 @@ struct Unseen {
 #[derive(Debug)]
 pub(super) struct Calls {
     numbers: Numbers,
-    open: BTreeMap<u32, Call>,
+    open: BTreeMap<u32, Box<Call>>,
     text_bytes: usize,
     /// The highest stream that the client opened.
     newest: u32,
@@ -75,7 +75,7 @@ impl Calls {
 
     /// The stream, if it is open.
     pub fn get_mut(&mut self, stream: u32) -> Option<&mut Call> {
-        self.open.get_mut(&stream)
+        self.open.get_mut(&stream).map(|call| &mut **call)
     }
 
     /// Frames of a side were lost: the next that was found begins at `at`.
@@ -117,7 +117,7 @@ impl Calls {
         if !self.open.contains_key(&stream)
             && let Some(unseen) = self.take_unseen(stream)
         {
-            self.open.insert(stream, Call::headless(unseen.flag, at, server_end));
+            self.open.insert(stream, Box::new(Call::headless(unseen.flag, at, server_end)));
         }
     }
 
@@ -162,7 +162,7 @@ impl Calls {
         if std::mem::take(&mut self.joining) {
             flags.insert(Flags::MID_STREAM);
         }
-        let call = Call::new(fields, flags, server_end);
+        let call = Box::new(Call::new(fields, flags, server_end));
         self.text_bytes += call.text_bytes();
         self.open.insert(stream, call);
         self.touch(Side::Client, stream, range);
@@ -213,7 +213,7 @@ impl Calls {
                 return;
             }
             if let Some(unseen) = self.take_unseen(stream) {
-                self.open.insert(stream, Call::headless(unseen.flag, unseen.at.min(ends[0]), range.start));
+                self.open.insert(stream, Box::new(Call::headless(unseen.flag, unseen.at.min(ends[0]), range.start)));
             }
         }
         let loss = self.losses[1];
