@@ -63,7 +63,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// Requests of HTTP/2: each on a stream of its own, `batch` at once. `blocks` are the header blocks of a request, an
 /// answer and its trailers.
 fn measure_http2(label: &str, blocks: [&[u8]; 3], body: &[u8], batch: usize) {
-    if !self::asked("http2") {
+    if !asked("http2") {
         return;
     }
     let protocol = REGISTRY.iter().find(|p| p.name == "http2").expect("a registered protocol");
@@ -71,30 +71,30 @@ fn measure_http2(label: &str, blocks: [&[u8]; 3], body: &[u8], batch: usize) {
     let (mut streams, mut out) = (Streams::default(), Output::default());
     streams.client.push(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     let [request, answer, trailers] = blocks;
-    let (mut asked, mut answered) = (Vec::new(), Vec::new());
+    let (mut requests, mut answers) = (Vec::new(), Vec::new());
     let (mut seen, mut stream, mut bytes) = (0, 1, 0);
     let mut seconds = 0.0;
     for _ in 0..REQUESTS / batch {
-        asked.clear();
-        answered.clear();
+        requests.clear();
+        answers.clear();
         for _ in 0..batch {
             let end = u8::from(trailers.is_empty());
-            asked.extend(frame(1, 4 | end, stream, request));
+            requests.extend(frame(1, 4 | end, stream, request));
             if !trailers.is_empty() {
-                asked.extend(frame(0, 1, stream, body));
+                requests.extend(frame(0, 1, stream, body));
             }
-            answered.extend(frame(1, 4, stream, answer));
-            answered.extend(frame(0, end, stream, body));
+            answers.extend(frame(1, 4, stream, answer));
+            answers.extend(frame(0, end, stream, body));
             if !trailers.is_empty() {
-                answered.extend(frame(1, 5, stream, trailers));
+                answers.extend(frame(1, 5, stream, trailers));
             }
             stream += 2;
         }
-        bytes += asked.len() + answered.len();
+        bytes += requests.len() + answers.len();
         let start = Instant::now();
-        streams.client.push(&asked);
+        streams.client.push(&requests);
         parser.parse(&mut streams, &mut out);
-        streams.server.push(&answered);
+        streams.server.push(&answers);
         parser.parse(&mut streams, &mut out);
         seen += out.exchanges.len();
         black_box(&out.exchanges);

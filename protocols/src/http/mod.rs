@@ -1,5 +1,6 @@
 //! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112).
 
+mod answer;
 mod body;
 mod detect;
 mod head;
@@ -7,13 +8,14 @@ mod marks;
 
 use std::ops::Range;
 
+pub(crate) use answer::{code_text, shown_target};
 pub(crate) use head::is_secret;
 
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
-    About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Streams, SwitchedTo,
-    text,
+    About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Streams, SwitchedTo, text,
 };
+use answer::{set_status, upgrade};
 use body::{Chunked, Step};
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -542,57 +544,4 @@ impl Parser for Http {
         drop_all(&mut streams.client, Side::Client, out);
         drop_all(&mut streams.server, Side::Server, out);
     }
-}
-
-/// Notes what a status line says.
-fn set_status(exchange: &mut Exchange, code: u16, head: &[u8]) {
-    exchange.code = Some(code_text(code));
-    exchange.status = if code >= 400 { Status::Error } else { Status::Ok };
-    if code >= 400 {
-        exchange.error = reason(head);
-    }
-}
-
-/// What an answer with status 101 goes over to (RFC 9110, section 7.8).
-fn upgrade(head: &[u8]) -> SwitchedTo {
-    let mut to = SwitchedTo::Unread;
-    head::fields(head, |name, value| {
-        let (Some(name), Some(value)) = (head.get(name), head.get(value)) else { return };
-        if !name.eq_ignore_ascii_case(b"upgrade") {
-            return;
-        }
-        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if token.eq_ignore_ascii_case(b"websocket") {
-                to = SwitchedTo::Protocol("websocket");
-            } else if token.eq_ignore_ascii_case(b"h2c") {
-                to = SwitchedTo::Protocol("http2");
-            }
-        }
-    });
-    to
-}
-
-/// A request's target for people: values masked unless they are to be shown.
-pub(crate) fn shown_target(target: &[u8], cut: bool, options: Options) -> Box<str> {
-    let target = target.get(..text::MAX_TEXT_BYTES * 4).unwrap_or(target);
-    if options.literals || memchr::memchr3(b'?', b';', b'@', target).is_none() {
-        text::bounded(target, text::MAX_TEXT_BYTES, cut)
-    } else {
-        text::bounded(&head::mask_target(target), text::MAX_TEXT_BYTES, cut)
-    }
-}
-
-/// A status code's three digits.
-pub(crate) fn code_text(code: u16) -> Box<str> {
-    let mut buffer = [0u8; 3];
-    for (digit, divisor) in buffer.iter_mut().zip([100, 10, 1]) {
-        *digit = b'0' + (code / divisor % 10) as u8;
-    }
-    std::str::from_utf8(&buffer).unwrap_or_default().into()
-}
-
-fn reason(head: &[u8]) -> Option<Box<str>> {
-    let line = head::first_line(head)?;
-    let reason = line.get(12..)?.trim_ascii();
-    (!reason.is_empty()).then(|| text::mask_quoted(&text::bounded(reason, 256, false)))
 }

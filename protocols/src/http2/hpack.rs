@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(read(&mut table, "be c5").unwrap(), [(Kind::Unknown, "-".into()), (Kind::Unknown, "-".into())]);
         // A path is inserted: it is the newest, the unknown ones are behind it.
         let path = (Kind::Path, "/a".to_owned());
-        assert_eq!(read(&mut table, "44 02 2f61").unwrap(), [path.clone()]);
+        assert_eq!(read(&mut table, "44 02 2f61").unwrap(), std::slice::from_ref(&path));
         assert_eq!(
             read(&mut table, "40 01 78 01 79 bf be c0").unwrap()[1..],
             [path, (Kind::Other, "-".into()), (Kind::Unknown, "-".into())]
