@@ -130,6 +130,11 @@ pub struct Exchange {
     /// Offsets of the answer's bytes on the server's stream; `None` where unanswered. Where the answer broke off, as
     /// far as it went; empty where it lies somewhere in a part that can't be told apart.
     pub response: Option<Range<u64>>,
+    /// Bytes of the request, where others' bytes lie within its range (streams of HTTP/2 interleave); else `None`: see
+    /// [`Exchange::request_size`].
+    pub request_bytes: Option<u64>,
+    /// Bytes of the answer, in the same way.
+    pub response_bytes: Option<u64>,
     /// Rows sent or affected, where the protocol says so.
     pub rows: Option<u64>,
     /// Normalised SQL text (literals as `?`), for protocols that carry SQL.
@@ -138,6 +143,19 @@ pub struct Exchange {
     pub sql: Option<Box<SqlFacts>>,
     /// What weakens or qualifies it.
     pub flags: Flags,
+}
+
+impl Exchange {
+    /// Bytes of the request on the wire.
+    pub fn request_size(&self) -> u64 {
+        self.request_bytes.unwrap_or(self.request.end.saturating_sub(self.request.start))
+    }
+
+    /// Bytes of the answer on the wire; `None` where unanswered.
+    pub fn response_size(&self) -> Option<u64> {
+        let response = self.response.as_ref()?;
+        Some(self.response_bytes.unwrap_or(response.end.saturating_sub(response.start)))
+    }
 }
 
 /// What a SQL protocol says of a statement besides rows and errors.

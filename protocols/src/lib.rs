@@ -30,6 +30,10 @@ mod redis;
 mod rocketmq;
 mod tls;
 mod zookeeper;
+mod http2;
+mod mysql;
+mod redis;
+mod websocket;
 
 pub use decoder::{Decoder, End, Setup};
 pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
@@ -113,9 +117,12 @@ pub struct Protocol {
 /// Every protocol, in the order in which ties are decided. At most 64 ([`ProtocolSet`]).
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    http2::PROTOCOL,
+    http2::GRPC,
     http::PROTOCOL,
     tls::PROTOCOL,
     dns::PROTOCOL,
+    websocket::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
     dubbo::PROTOCOL,

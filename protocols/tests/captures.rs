@@ -6,11 +6,13 @@ mod common;
 use std::collections::BTreeSet;
 
 use kfr_protocols::{Status, protocol_named};
+use kfr_protocols::{Exchange, Status, protocol_named};
 use serde_json::Value;
 
 /// Files whose expected numbers count something else than requests as KFR defines them, with the reason.
 const DIFFERENT: &[(&str, &str)] = &[
-    ("zeek__methods.pcap", "malformed request lines, which only some tools count"),
+    ("zeek__methods.pcap", "malformed request lines that were answered, which only some tools count"),
+    ("pcap2har__http2-dump.pcap", "TLS: the other tool has the keys"),
     ("zeek__putty-upload.pcap", "the other tool misses a request whose body it could not put together"),
     ("zeek__query-method-non-standard-port.pcap", "the other tool doesn't know the method QUERY"),
     ("zeek__query-method.pcap", "the other tool doesn't know the method QUERY"),
@@ -31,6 +33,17 @@ const DIFFERENT_NAMES: &[(&str, &str)] = &[
     ("zeek__geneve-47101.pcap", "the reader of these tests looks into no tunnels"),
 ];
 
+/// A request as the other tools show it, without what follows `?`.
+fn first_request(exchange: &Exchange) -> String {
+    let grpc = exchange.protocol == protocol_named("grpc").map(|(number, _)| number);
+    let op = if grpc { "POST" } else { &*exchange.op };
+    masked(&format!("{op} {}", exchange.target.as_deref().unwrap_or_default()))
+}
+
+fn masked(request: &str) -> String {
+    request.split(['?', ';']).next().unwrap_or_default().chars().take(60).collect()
+}
+
 #[test]
 fn captures_agree_with_other_tools() {
     let Some(shared) = std::env::var_os("KFR_SHARED") else {
@@ -50,11 +63,14 @@ fn captures_agree_with_other_tools() {
         // What the other tools count under one name.
         let names: &[&str] = match protocol {
             "http2" => &["http2", "grpc"],
+            // They count upgrades.
+            "websocket" => &["http"],
             name => &[name],
         };
         let numbers: Vec<_> = names.iter().filter_map(|name| protocol_named(name)).map(|(number, _)| number).collect();
         let (mut requests, mut errors, mut skipped, mut first) = (0, 0, [0, 0], None);
         let mut server_names = BTreeSet::new();
+        let (mut requests, mut errors, mut messages, mut skipped, mut firsts) = (0, 0, 0, [0, 0], Vec::new());
         for connection in common::connections(&root.join(file)) {
             let Some((found, out)) = common::decode(&connection, limit) else { continue };
             server_names.extend(out.tls.as_ref().and_then(|tls| tls.server_name.as_deref()).map(str::to_owned));
@@ -65,11 +81,13 @@ fn captures_agree_with_other_tools() {
                 println!("    {:?}", out.tls);
             }
             let exchanges = out.exchanges.iter().filter(|e| e.protocol.is_some_and(|number| numbers.contains(&number)));
+            messages += out.exchanges.iter().filter(|e| matches!(&*e.op, "text" | "binary")).count() as u64;
             requests += exchanges.clone().count() as u64;
             if first.is_none() {
                 // In the order of completion: the first one asked has the lowest offset.
                 first = exchanges.clone().min_by_key(|e| e.request.start).and_then(|e| e.target.clone());
             }
+            firsts.extend(exchanges.clone().map(first_request));
             errors += exchanges.filter(|e| e.status == Status::Error).count() as u64;
             if found.name == protocol {
                 skipped[0] += out.skipped_bytes[0];
@@ -94,6 +112,16 @@ fn captures_agree_with_other_tools() {
         if protocol == "dns" && requests > 0 && !same_name(asked, first.as_deref()) {
             println!("{file}: first {asked:?} but {first:?}");
             different.push(file.to_owned());
+        if let Some(first) = expected["first_request"].as_str().filter(|_| protocol.starts_with("http"))
+            && requests > 0
+            && !firsts.iter().any(|ours| *ours == masked(first))
+        {
+            println!("{file}: first request {:?} but {:?}", masked(first), firsts.first());
+        }
+        let opcodes = &expected["facts"]["websocket.opcode"]["values"];
+        if opcodes.is_object() {
+            let told = ["1", "2"].iter().filter_map(|opcode| opcodes[*opcode].as_u64()).sum::<u64>();
+            assert_eq!(messages, told, "{file}: messages by their opcodes");
         }
         let want = (expected["requests"].as_u64(), expected["errors"].as_u64());
         if want == (Some(requests), Some(errors)) || want == (None, None) {
@@ -123,4 +151,30 @@ fn same_name(theirs: &str, ours: Option<&str>) -> bool {
         _ if theirs.starts_with('[') => first.is_empty(),
         name => first.replace("\\032", " ") == name,
     }
+/// HTTP/2 and what rides on it has claims on no other protocol's connections.
+#[test]
+fn http2_is_claimed_nowhere_else() {
+    let Some(shared) = std::env::var_os("KFR_SHARED") else {
+        println!("skipped: KFR_SHARED is not set");
+        return;
+    };
+    let root = std::path::Path::new(&shared).join("captures");
+    let mut claimed = Vec::new();
+    for line in std::fs::read_to_string(root.join("expected.jsonl")).unwrap().lines() {
+        let expected: Value = serde_json::from_str(line).unwrap();
+        let (file, protocol) = (expected["file"].as_str().unwrap(), expected["protocol"].as_str().unwrap_or_default());
+        // Files that can't be read as captures are none of this test's business.
+        let Ok(connections) = std::panic::catch_unwind(|| common::connections(&root.join(file))) else { continue };
+        for mut connection in connections {
+            for mid_stream in [connection.mid_stream, true] {
+                connection.mid_stream = mid_stream;
+                let found = common::decode(&connection, usize::MAX).map_or("", |(found, _)| found.name);
+                let is_there = protocol == "http2" || file.contains("mixed_traffic");
+                if matches!(found, "http2" | "grpc" | "websocket") && !is_there {
+                    claimed.push(format!("{file} {:?} {found} mid_stream={mid_stream}", connection.ports));
+                }
+            }
+        }
+    }
+    assert!(claimed.is_empty(), "{claimed:#?}");
 }

@@ -338,3 +338,22 @@ fn a_body_up_to_the_end_answers_nothing_behind_it() {
     ]);
     assert_eq!(statuses(&out), [Status::Ok, Status::Unanswered]);
 }
+
+#[test]
+fn malformed_request_lines_that_are_answered_are_requests() {
+    for (line, op, target) in [
+        ("GET /a HTTP/1.", "GET", "/a"),
+        ("GET /b", "GET", "/b"),
+        ("GET/ HTTP/1.1", "?", "GET/"),
+        ("\u{c3} / HTTP/1.1", "?", "\u{c3} /"),
+    ] {
+        let asked = format!("{line}\r\nHost: h\r\n\r\n");
+        let answer = b"HTTP/1.0 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+        let out = talk("http", false, &[(C, asked.as_bytes()), (S, answer)]);
+        let [e] = &out.exchanges[..] else { panic!("{line}") };
+        assert_eq!((&*e.op, e.target.as_deref(), e.code.as_deref()), (op, Some(target), Some("400")), "{line}");
+        assert_eq!(e.request, 0..asked.len() as u64);
+        let out = talk("http", false, &[(C, asked.as_bytes()), (S, b"220 ready\r\n")]);
+        assert!(out.rejected && out.exchanges.is_empty(), "{line}");
+    }
+}

@@ -68,6 +68,16 @@ pub(super) fn request_line(line: &[u8]) -> Option<RequestLine> {
     Some(RequestLine { method: 0..method, target: method + 1..version_at, cut: false })
 }
 
+/// Reads what stands in place of a request line: the method, if one can be told, and all that is no version.
+pub(super) fn malformed_line(line: &[u8]) -> RequestLine {
+    let method = method_length(line);
+    let known = (1..=MAX_METHOD_BYTES).contains(&method) && line.get(method) == Some(&b' ');
+    let start = if known { method + 1 } else { 0 };
+    let rest = line.get(start..).unwrap_or_default();
+    let end = memchr::memmem::rfind(rest, b" HTTP/").unwrap_or(rest.len());
+    RequestLine { method: 0..if known { method } else { 0 }, target: start..start + end, cut: false }
+}
+
 /// Reads as much of a request line as stands before a hole.
 pub(super) fn cut_request_line(bytes: &[u8]) -> Option<RequestLine> {
     if let Some(line) = first_line(bytes) {
@@ -234,19 +244,48 @@ pub(super) struct Framing {
 /// Reads the framing from a head.
 pub(super) fn framing(head: &[u8]) -> Framing {
     let mut framing = Framing::default();
-    fields(head, |name, value| {
-        let (Some(name), Some(value)) = (head.get(name), head.get(value)) else { return };
-        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") && framing.length.is_none() {
-            framing.length = number(value);
+    let mut rest = after_line(head);
+    // Most fields say nothing about it, as their first letters tell: they are only looked at for their ends.
+    while let Some(first) = rest.first() {
+        match first {
+            b'c' | b'C' | b'e' | b'E' | b't' | b'T' => {
+                let line = rest.get(..memchr::memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
+                let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+                let name = trim_end(line.get(..colon).unwrap_or_default());
+                framing.add(name, line.get(colon + 1..).unwrap_or_default().trim_ascii());
+                rest = rest.get(line.len() + 1..).unwrap_or_default();
+            }
+            // A folded field: the line before it is no whole one.
+            b' ' | b'\t' => {
+                framing = Framing::default();
+                fields(head, |name, value| {
+                    framing.add(head.get(name).unwrap_or_default(), head.get(value).unwrap_or_default());
+                });
+                return framing;
+            }
+            _ => rest = after_line(rest),
+        }
+    }
+    framing
+}
+
+/// What follows the first line end.
+fn after_line(bytes: &[u8]) -> &[u8] {
+    memchr::memchr(b'\n', bytes).and_then(|end| bytes.get(end + 1..)).unwrap_or_default()
+}
+
+impl Framing {
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") && self.length.is_none() {
+            self.length = number(value);
         } else if name.len() == 6 && name.eq_ignore_ascii_case(b"expect") {
-            framing.expect = value.eq_ignore_ascii_case(b"100-continue");
+            self.expect = value.eq_ignore_ascii_case(b"100-continue");
         } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") {
             let chunked =
                 value.split(|b| *b == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
-            framing.coding = Some(chunked || framing.coding == Some(true));
+            self.coding = Some(chunked || self.coding == Some(true));
         }
-    });
-    framing
+    }
 }
 
 fn number(value: &[u8]) -> Option<u64> {
@@ -258,7 +297,7 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 /// True for header fields that carry credentials.
-pub(super) fn is_secret(name: &[u8]) -> bool {
+pub(crate) fn is_secret(name: &[u8]) -> bool {
     const SECRET: &[&[u8]] = &[
         b"authorization",
         b"proxy-authorization",
@@ -378,6 +417,8 @@ mod tests {
         assert_eq!(of("Content-Length: 99999999999999999999999").length, None);
         assert_eq!(of("Transfer-Encoding: gzip, Chunked").coding, Some(true));
         assert_eq!(of("Transfer-Encoding: gzip").coding, Some(false));
+        assert_eq!(of("A: b\r\nTransfer-Encoding: gzip,\r\n chunked\r\nE: f").coding, Some(true));
+        assert_eq!(of("Content-Length:5\r\nC: d\r\ne").length, Some(5));
     }
 
     #[test]

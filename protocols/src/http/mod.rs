@@ -1,5 +1,6 @@
 //! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112).
 
+mod answer;
 mod body;
 mod detect;
 mod head;
@@ -7,11 +8,14 @@ mod marks;
 
 use std::ops::Range;
 
+pub(crate) use answer::{code_text, shown_target};
+pub(crate) use head::is_secret;
+
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::{
-    About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Streams, SwitchedTo,
-    text,
+    About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Streams, SwitchedTo, text,
 };
+use answer::{set_status, upgrade};
 use body::{Chunked, Step};
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -224,11 +228,21 @@ impl Http {
             Some(_) => head::first_line(bytes).and_then(head::request_line),
             None => head::cut_request_line(bytes),
         };
+        let malformed = match line {
+            // Nothing tells that this is HTTP but an answer, and that has to come first.
+            None if self.fresh && !self.mid_stream && hole.is_none() => match head::status_line(streams.server.bytes())
+            {
+                Ok(_) => head::first_line(bytes).map(head::malformed_line),
+                Err(Looks::Open) if !streams.client.is_closed() && bytes.len() <= MAX_HEAD_BYTES => return false,
+                Err(_) => {
+                    out.rejected = true;
+                    None
+                }
+            },
+            _ => None,
+        };
         self.head_seen_at = None;
-        let Some(line) = line else {
-            if self.fresh && !self.mid_stream && hole.is_none() {
-                out.rejected = true;
-            }
+        let Some(line) = line.or(malformed) else {
             self.search(streams, chunk, out);
             return true;
         };
@@ -236,7 +250,9 @@ impl Http {
         let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let mut exchange = self.request(head, &line);
         let asked = match head.get(line.method.clone()) {
-            Some(method) if line.target.start == line.method.end && b"HEAD".starts_with(method) => Asked::Unknown,
+            Some(method) if line.cut && line.target.start == line.method.end && b"HEAD".starts_with(method) => {
+                Asked::Unknown
+            }
             Some(b"HEAD") => Asked::Head,
             Some(b"CONNECT") => Asked::Connect,
             _ => Asked::Other,
@@ -273,12 +289,7 @@ impl Http {
     fn request(&mut self, head: &[u8], line: &head::RequestLine) -> Exchange {
         let method = head.get(line.method.clone()).unwrap_or_default();
         let target = head.get(line.target.clone()).unwrap_or_default();
-        let target = target.get(..text::MAX_TEXT_BYTES * 4).unwrap_or(target);
-        let shown = if self.options.literals || memchr::memchr3(b'?', b';', b'@', target).is_none() {
-            text::bounded(target, text::MAX_TEXT_BYTES, line.cut)
-        } else {
-            text::bounded(&head::mask_target(target), text::MAX_TEXT_BYTES, line.cut)
-        };
+        let shown = shown_target(target, line.cut, self.options);
         let mut exchange = Exchange {
             op: if method.is_empty() { NAMELESS.into() } else { text::bounded(method, 64, false) },
             target: Some(shown),
@@ -425,12 +436,14 @@ impl Http {
             return true;
         }
         let framing = head::framing(head);
+        let upgraded = if code == 101 { upgrade(head) } else { SwitchedTo::Unread };
         streams.server.advance(head_bytes);
         let body_start = streams.server.position();
         let connected = matches!(asked, Asked::Connect) && (200..300).contains(&code);
         if code == 101 || connected {
             self.answered(start..body_start, out);
-            self.enter_tunnel(streams, if connected { SwitchedTo::Tunnel } else { SwitchedTo::Unread }, out);
+            let to = if connected { SwitchedTo::Tunnel } else { upgraded };
+            self.enter_tunnel(streams, to, out);
             return true;
         }
         self.resume_after_connect(asked);
@@ -534,27 +547,4 @@ impl Parser for Http {
         drop_all(&mut streams.client, Side::Client, out);
         drop_all(&mut streams.server, Side::Server, out);
     }
-}
-
-/// Notes what a status line says.
-fn set_status(exchange: &mut Exchange, code: u16, head: &[u8]) {
-    exchange.code = Some(code_text(code));
-    exchange.status = if code >= 400 { Status::Error } else { Status::Ok };
-    if code >= 400 {
-        exchange.error = reason(head);
-    }
-}
-
-fn code_text(code: u16) -> Box<str> {
-    let mut buffer = [0u8; 3];
-    for (digit, divisor) in buffer.iter_mut().zip([100, 10, 1]) {
-        *digit = b'0' + (code / divisor % 10) as u8;
-    }
-    std::str::from_utf8(&buffer).unwrap_or_default().into()
-}
-
-fn reason(head: &[u8]) -> Option<Box<str>> {
-    let line = head::first_line(head)?;
-    let reason = line.get(12..)?.trim_ascii();
-    (!reason.is_empty()).then(|| text::mask_quoted(&text::bounded(reason, 256, false)))
 }
