@@ -10,6 +10,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)
 )]
 
+mod cursor;
 mod decoder;
 mod detect;
 mod exchange;
@@ -19,8 +20,10 @@ mod pairing;
 pub mod sql;
 mod stream;
 mod text;
+mod unpack;
 
 mod http;
+mod mongodb;
 mod mysql;
 mod redis;
 
@@ -108,5 +111,6 @@ pub struct Protocol {
 pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
+    mongodb::PROTOCOL,
     redis::PROTOCOL,
 ];
