@@ -22,6 +22,7 @@ mod stream;
 mod text;
 mod unpack;
 
+mod cassandra;
 mod http;
 mod mongodb;
 mod mysql;
@@ -112,5 +113,6 @@ pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
     mongodb::PROTOCOL,
+    cassandra::PROTOCOL,
     redis::PROTOCOL,
 ];
