@@ -27,6 +27,7 @@ mod http;
 mod mongodb;
 mod mysql;
 mod redis;
+mod thrift;
 
 pub use decoder::{Decoder, End, Setup};
 pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
@@ -114,5 +115,6 @@ pub static REGISTRY: &[Protocol] = &[
     mysql::PROTOCOL,
     mongodb::PROTOCOL,
     cassandra::PROTOCOL,
+    thrift::PROTOCOL,
     redis::PROTOCOL,
 ];
