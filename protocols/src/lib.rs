@@ -23,6 +23,7 @@ mod text;
 mod unpack;
 
 mod cassandra;
+mod clickhouse;
 mod http;
 mod mongodb;
 mod mysql;
@@ -114,6 +115,7 @@ pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
     mongodb::PROTOCOL,
+    clickhouse::PROTOCOL,
     cassandra::PROTOCOL,
     thrift::PROTOCOL,
     redis::PROTOCOL,
