@@ -9,8 +9,18 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 /// Windows of Zstandard frames that are followed, as a power of two (8 MiB, what every decoder must accept by RFC 8878).
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 
+/// Bytes that a packed byte may become, where the format sets no bound (LZ4 does: 255), so that a flood of small bombs
+/// costs no more than any other flood; and those that are free.
+const MAX_RATIO: usize = 256;
+const MIN_LIMIT_BYTES: usize = 4096;
+
+fn bounded(packed: &[u8], limit: usize) -> usize {
+    limit.min(packed.len().saturating_mul(MAX_RATIO).saturating_add(MIN_LIMIT_BYTES))
+}
+
 /// Up to `limit` bytes of a zlib stream (RFC 1950).
 pub(crate) fn zlib(packed: &[u8], limit: usize) -> Vec<u8> {
+    let limit = bounded(packed, limit);
     let mut inflate = flate2::Decompress::new(true);
     let mut out = Vec::with_capacity(limit);
     // With nothing more to read and no room, it stops.
@@ -21,6 +31,7 @@ pub(crate) fn zlib(packed: &[u8], limit: usize) -> Vec<u8> {
 
 /// Up to `limit` bytes of a Zstandard frame (RFC 8878).
 pub(crate) fn zstd(packed: &[u8], limit: usize) -> Vec<u8> {
+    let limit = bounded(packed, limit);
     let mut out = vec![0; limit];
     let Ok(mut decoder) = Decoder::new() else { return Vec::new() };
     if decoder.set_parameter(DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG)).is_err() {
@@ -59,12 +70,10 @@ pub(crate) fn lz4(packed: &[u8], limit: usize) -> Vec<u8> {
     let mut input = packed.iter();
     let long = |short: u8, input: &mut std::slice::Iter<'_, u8>| {
         let mut length = usize::from(short);
-        while short == 15 {
-            let more = *input.next()?;
+        let mut more = if short == 15 { 255 } else { 0 };
+        while more == 255 {
+            more = *input.next()?;
             length = length.saturating_add(usize::from(more));
-            if more != 255 {
-                break;
-            }
         }
         Some(length)
     };
@@ -150,7 +159,7 @@ mod tests {
 
     #[test]
     fn streams_are_unpacked_as_far_as_they_go() {
-        let long = TEXT.repeat(5000);
+        let long: Vec<u8> = (0..5000).flat_map(|n| format!("{n} flights, {}; ", n * n).into_bytes()).collect();
         let packed = ::zstd::bulk::compress(&long, 3).unwrap();
         assert_eq!(zstd(&packed, 1 << 20), long);
         assert_eq!(zstd(&packed, 1000), &long[..1000]);
@@ -161,6 +170,13 @@ mod tests {
         assert_eq!(zlib(&packed, 1 << 20), long);
         assert_eq!(zlib(&packed, 1000), &long[..1000]);
         assert!(!zlib(&packed[..packed.len() / 2], 1 << 20).is_empty());
+    }
+
+    #[test]
+    fn a_bomb_stays_small() {
+        let bomb = ::zstd::bulk::compress(&vec![0; 16 << 20], 19).unwrap();
+        let most = bomb.len() * MAX_RATIO + MIN_LIMIT_BYTES;
+        assert_eq!(zstd(&bomb, 16 << 20).len(), most.min(16 << 20));
     }
 
     #[test]

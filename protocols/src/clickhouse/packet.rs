@@ -226,12 +226,13 @@ pub(super) fn query<'a>(cursor: &mut Cursor<'a>, revision: u64) -> Read<Query<'a
 /// The revision by which bytes are a query, where it is not known.
 pub(super) fn query_form(bytes: &[u8]) -> Read<u64> {
     let mut short = false;
-    let mut next = u64::MAX;
     for revision in revision::FORMS {
-        let below = std::mem::replace(&mut next, *revision) - 1;
         match query(&mut Cursor::new(bytes), *revision) {
-            // With some of the text, that it is one can be seen. Mostly both sides are as new as the client.
-            Ok(found) if !found.text.is_empty() => return Ok(found.own.clamp(*revision, below)),
+            // With some of the text, that it is one can be seen. Mostly the server is no older than the client.
+            Ok(found) if !found.text.is_empty() => {
+                let own = query(&mut Cursor::new(bytes), found.own);
+                return Ok(if own == Ok(found) { found.own } else { *revision });
+            }
             Ok(_) | Err(Not::Enough) => short = true,
             Err(Not::Fits) => {}
         }

@@ -44,8 +44,9 @@ fn detect(prefix: &Prefix<'_>) -> Detected {
     };
     match (looks(Side::Client, prefix.client), looks(Side::Server, prefix.server)) {
         (Looks::Yes, Looks::Yes) => Detected::Certain,
-        // The server's first bytes may be the middle of an answer, or a lost one.
-        (Looks::Yes, _) => Detected::Likely,
+        // Late, the server's first bytes may be the middle of an answer.
+        (Looks::Yes, _) if prefix.mid_stream || prefix.server.len() < HEADER_BYTES => Detected::Likely,
+        (Looks::Yes, Looks::Open) => Detected::Maybe,
         (Looks::Open, Looks::Open) => Detected::Maybe,
         (Looks::Open, Looks::Yes) if prefix.client.is_empty() => Detected::Maybe,
         _ => Detected::No,
@@ -127,11 +128,8 @@ impl Mongo {
         let waiting =
             streamed.or_else(|| self.matching.take(header.answers).map(|waiting| (waiting.exchange, waiting.detail)));
         let known = waiting.is_some();
-        let (mut exchange, asked) = match waiting.or_else(|| Some((self.matching.unseen_request()?, Asked::default())))
-        {
-            Some(found) => found,
-            None => (Exchange::default(), Asked::default()),
-        };
+        let found = waiting.or_else(|| Some((self.matching.unseen_request()?, Asked::default())));
+        let (mut exchange, asked) = found.unwrap_or_default();
         let asked = if known { asked } else { Asked { command: true, ..asked } };
         let body = frame.bytes.get(HEADER_BYTES..).unwrap_or_default();
         let mut classes = Classes::new(out.marks.is_some() && !packed, HEADER_BYTES);

@@ -43,10 +43,10 @@ impl Header {
 }
 
 fn is_sent_by(side: Side, op: u32) -> bool {
-    match (side, op) {
-        (_, OP_MSG | OP_COMPRESSED) => true,
-        (Side::Client, OP_UPDATE | OP_INSERT | OP_QUERY..=OP_KILL_CURSORS | OP_COMMAND) => true,
-        (Side::Server, OP_REPLY | OP_COMMANDREPLY) => true,
+    match op {
+        OP_MSG | OP_COMPRESSED => true,
+        OP_REPLY | OP_COMMANDREPLY => side == Side::Server,
+        OP_UPDATE | OP_INSERT | OP_QUERY..=OP_KILL_CURSORS | OP_COMMAND => side == Side::Client,
         _ => false,
     }
 }
