@@ -11,6 +11,7 @@
 )]
 
 mod calls;
+mod cursor;
 mod decoder;
 mod detect;
 mod exchange;
@@ -20,20 +21,28 @@ mod pairing;
 pub mod sql;
 mod stream;
 mod text;
+mod unpack;
 
+mod cassandra;
+mod clickhouse;
 mod dns;
 mod dubbo;
 mod http;
+mod http;
+mod http2;
 mod kafka;
+mod mongodb;
 mod mysql;
+mod mysql;
+mod mysql;
+mod redis;
+mod redis;
 mod redis;
 mod rocketmq;
+mod thrift;
 mod tls;
-mod zookeeper;
-mod http2;
-mod mysql;
-mod redis;
 mod websocket;
+mod zookeeper;
 
 pub use decoder::{Decoder, End, Setup};
 pub use detect::{Detected, Prefix, ProtocolSet, detect, protocol_named};
@@ -124,6 +133,10 @@ pub static REGISTRY: &[Protocol] = &[
     dns::PROTOCOL,
     websocket::PROTOCOL,
     mysql::PROTOCOL,
+    mongodb::PROTOCOL,
+    clickhouse::PROTOCOL,
+    cassandra::PROTOCOL,
+    thrift::PROTOCOL,
     redis::PROTOCOL,
     dubbo::PROTOCOL,
     rocketmq::PROTOCOL,

@@ -30,6 +30,8 @@ pub enum Dialect {
     MySql,
     /// PostgreSQL: standard strings, `E''`, dollar quotes, nested comments, `"..."` is a name.
     PostgreSql,
+    /// Cassandra's CQL: standard strings, `$$` quotes, `//` comments, UUIDs and durations as they are, `"..."` is a name.
+    Cql,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,9 @@ struct Token {
     start: usize,
     end: usize,
 }
+
+/// Length of a UUID's text (RFC 9562).
+const UUID_BYTES: usize = 36;
 
 const WORD: u8 = 1;
 const DIGIT: u8 = 2;
@@ -188,7 +193,12 @@ impl<'a> Lexer<'a> {
                 end = digits(end + 1 + sign);
             }
         }
-        if end < word_end { (Kind::Word, word_end) } else { (Kind::Number, end) }
+        match end < word_end {
+            // No name of CQL begins with a digit: these are durations.
+            true if self.dialect == Dialect::Cql => (Kind::Number, word_end),
+            true => (Kind::Word, word_end),
+            false => (Kind::Number, end),
+        }
     }
 
     fn run_digits(&self, mut at: usize) -> usize {
@@ -230,7 +240,9 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         let first = *self.sql.get(start)?;
         let mysql = self.dialect == Dialect::MySql;
+        let cql = self.dialect == Dialect::Cql;
         let (kind, end) = match class(first) {
+            _ if cql && first.is_ascii_hexdigit() && self.is_uuid(start) => (Kind::Number, start + UUID_BYTES),
             BLANK => (Kind::Space, self.run(start + 1, BLANK)),
             DIGIT => self.number(start),
             WORD if first == b'$' && !mysql => {
@@ -258,12 +270,13 @@ impl<'a> Lexer<'a> {
                 b';' => (Kind::Semicolon, start + 1),
                 b'.' if !self.operand && self.byte(start + 1).is_ascii_digit() => self.number(start),
                 b'.' => (Kind::Dot, start + 1),
-                b'?' if mysql => (Kind::Number, start + 1),
+                b'?' if mysql || cql => (Kind::Number, start + 1),
                 b'#' if mysql => (Kind::Comment, self.line_end(start)),
                 b'-' if self.byte(start + 1) == b'-' && (!mysql || class(self.byte(start + 2)) == BLANK) => {
                     (Kind::Comment, self.line_end(start))
                 }
                 b'-' | b'+' if !self.operand && self.signed(start) => self.number(start + 1),
+                b'/' if cql && self.byte(start + 1) == b'/' => (Kind::Comment, self.line_end(start)),
                 b'/' if self.byte(start + 1) == b'*' => {
                     if mysql && self.byte(start + 2) == b'!' {
                         self.executable = true;
@@ -295,6 +308,14 @@ impl<'a> Lexer<'a> {
             self.operand = matches!(kind, Kind::Word | Kind::Name | Kind::String | Kind::Number | Kind::Close);
         }
         Some(Token { kind, start, end: self.at })
+    }
+
+    /// A UUID without quotes.
+    fn is_uuid(&self, at: usize) -> bool {
+        let Some(text) = self.sql.get(at..at + UUID_BYTES) else { return false };
+        let dash = |index| matches!(index, 8 | 13 | 18 | 23);
+        text.iter().enumerate().all(|(index, byte)| if dash(index) { *byte == b'-' } else { byte.is_ascii_hexdigit() })
+            && class(self.byte(at + UUID_BYTES)) & (WORD | DIGIT) == 0
     }
 
     fn signed(&self, at: usize) -> bool {
@@ -569,6 +590,20 @@ mod tests {
     }
 
     #[test]
+    fn cql_has_its_own_literals() {
+        let cql = |text: &str| normalise(text.as_bytes(), Dialect::Cql, false);
+        assert_eq!(
+            cql("SELECT \"Name\" FROM ks.t WHERE id = 550e8400-e29b-41d4-a716-446655440000 AND k=? // tail\n;"),
+            "select \"Name\" from ks.t where id = ? and k = ?"
+        );
+        assert_eq!(
+            cql("update t using ttl 1h30m set m = {'a': 1}, b = 0xff where id = f47ac10b-58cc-4372-a567-0e02b2c3d479"),
+            "update t using ttl ? set m = {?: ?}, b = ? where id = ?"
+        );
+        assert_eq!(cql("insert into t (a, b) values ('it''s', $$x'y$$)"), "insert into t (a, b) values (?+)");
+    }
+
+    #[test]
     fn names_stay() {
         assert_eq!(my("SELECT `Col 1`, t1.c2 FROM db.`T`"), "select `Col 1`, t1.c2 from db.`T`");
         assert_eq!(my("select @a, @@global.x from 2024_orders"), "select @a, @@global.x from 2024_orders");
@@ -631,7 +666,7 @@ mod tests {
             "\"",
         ] {
             let text = piece.repeat(4 << 20).into_bytes();
-            for dialect in [Dialect::MySql, Dialect::PostgreSql] {
+            for dialect in [Dialect::MySql, Dialect::PostgreSql, Dialect::Cql] {
                 assert!(normalise(&text, dialect, false).len() <= MAX_BYTES + 3);
                 values(&text, dialect, |_| {});
             }

@@ -46,6 +46,8 @@ struct Tcp {
     connection: Connection,
     client: Option<(IpAddr, u16)>,
     syn: bool,
+    /// Sequence number of the client's SYN: a copy of it opens nothing.
+    first: Option<u32>,
     sides: [Side; 2],
 }
 
@@ -176,7 +178,9 @@ fn tcp_connections(packets: &[(i32, Vec<u8>)]) -> Vec<Connection> {
         let (a, b) = ((source, from), (target, to));
         let key = [a.min(b), a.max(b)];
         let syn = flags & 2 != 0;
-        let reuse = syn && flags & 16 == 0 && open.get(&key).is_some_and(|i| !all[*i].connection.pieces.is_empty());
+        let opens = syn && flags & 16 == 0;
+        let known = open.get(&key).map(|index| &all[*index]);
+        let reuse = opens && known.is_some_and(|t| !t.connection.pieces.is_empty() && t.first != Some(sequence));
         if reuse {
             open.remove(&key);
         }
@@ -185,6 +189,9 @@ fn tcp_connections(packets: &[(i32, Vec<u8>)]) -> Vec<Connection> {
             all.len() - 1
         });
         let tcp = &mut all[index];
+        if opens {
+            tcp.first = Some(sequence);
+        }
         if syn {
             tcp.client = Some(if flags & 16 == 0 { a } else { b });
             tcp.syn = true;
@@ -199,7 +206,7 @@ fn tcp_connections(packets: &[(i32, Vec<u8>)]) -> Vec<Connection> {
         let side = &mut tcp.sides[usize::from(!is_client)];
         let sequence = if syn { sequence.wrapping_add(1) } else { sequence };
         if syn {
-            side.next = Some(sequence);
+            side.next.get_or_insert(sequence);
         }
         if data.is_empty() {
             continue;
