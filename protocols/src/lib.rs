@@ -22,6 +22,7 @@ mod text;
 
 mod http;
 mod mysql;
+mod postgresql;
 mod redis;
 
 pub use decoder::{Decoder, End, Setup};
@@ -108,5 +109,6 @@ pub struct Protocol {
 pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mysql::PROTOCOL,
+    postgresql::PROTOCOL,
     redis::PROTOCOL,
 ];

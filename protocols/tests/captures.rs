@@ -16,6 +16,9 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("arkime__mysql-deny.pcap", "the error is that of a login, which is no request"),
     ("zeek__auth.pcap", "the errors are those of logins, which are no requests"),
     ("zeek__mysql8-navicat-login-failed.pcap", "the error is that of a login, which is no request"),
+    ("suricata-verify__pgsql-cancel-request__input.pcap", "the cancel request counts too"),
+    ("zeek__bad-startup-message-1.pcap", "the error is that of a login, which is no request"),
+    ("zeek__psql-login-fail.pcap", "the error is that of a login, which is no request"),
     ("tcpdump__resp_3_malicious.pcap", "lines that are no commands are answered by errors: requests here"),
 ];
 
