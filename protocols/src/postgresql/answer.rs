@@ -116,9 +116,7 @@ impl PostgreSql {
         self.answering.lost = None;
         if let Some(lost) = self.pairing.resume() {
             self.answering.resumed = lost.flag != Flags::default() || lost.begun;
-            if lost.begun {
-                self.answering.start.get_or_insert(lost.start);
-            }
+            self.answering.start.get_or_insert(lost.start);
         }
         true
     }

@@ -295,6 +295,15 @@ pub(super) fn looks(chain: Chain, cut: bool) -> Looks {
     }
 }
 
+/// Whether a message of the client begins here, on a connection that is known to be one. Its length's first byte is 0
+/// below 16 MiB, and never in text: so a chunk that begins within a statement isn't taken for a message.
+pub(super) fn client_looks(bytes: &[u8], cut: bool) -> Looks {
+    match (client_chain(bytes), bytes) {
+        (Chain::Messages { .. }, [_, 0, ..]) => Looks::Yes,
+        (chain, _) => looks(chain, cut),
+    }
+}
+
 /// No control characters but blanks.
 pub(super) fn is_text(bytes: &[u8]) -> bool {
     bytes.iter().take(256).all(|byte| *byte >= b' ' || byte.is_ascii_whitespace())

@@ -21,7 +21,7 @@ use crate::{
     SwitchedTo, text,
 };
 use answer::Answering;
-use message::{HEAD_BYTES, Message, Peek, client_chain, client_fits, name, peek, take, terminated, u16_be, u32_be};
+use message::{HEAD_BYTES, Message, Peek, client_fits, client_looks, name, peek, take, terminated, u16_be, u32_be};
 use startup::{OPENING_BYTES, Opening, opening};
 use statements::{Portal, Prepared, Statement, parameters};
 
@@ -186,8 +186,7 @@ impl PostgreSql {
                 self.asking = Asking::Start;
             }
             if self.asking == Asking::Search {
-                let looks = |bytes: &[u8], cut| message::looks(client_chain(bytes), cut);
-                let found = find_start(&mut streams.client, Side::Client, chunk, out, looks);
+                let found = find_start(&mut streams.client, Side::Client, chunk, out, client_looks);
                 self.extend_unended(streams.client.position());
                 if !found {
                     return;
@@ -395,6 +394,7 @@ impl PostgreSql {
         let sql = sql.get(..MAX_SQL_BYTES).unwrap_or(sql);
         let cut = message.length > sql.len() as u64 + 1;
         let (target, normalised) = self.shown(sql, cut);
+        self.prepared.forget_unnamed();
         let several = cut || memchr::memchr(b';', normalised.as_bytes()).is_some() || normalised.ends_with('…');
         if out.marks.is_some() {
             let mut marker = out.marker(Side::Client, request.start);

@@ -84,6 +84,12 @@ impl Prepared {
         }
     }
 
+    /// A simple query takes the place of what has no name.
+    pub fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+        self.unnamed_portal = None;
+    }
+
     pub fn close_statement(&mut self, name: &[u8]) {
         if name.is_empty() {
             self.unnamed = None;
