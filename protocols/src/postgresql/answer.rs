@@ -93,8 +93,7 @@ impl PostgreSql {
 
     /// Looks for a message where the last ones were lost; false if none is here.
     fn find_again(&mut self, server: &mut Stream, chunk: u64, out: &mut Output) -> bool {
-        let zs = self.steps.iter().take(MAX_LOOK_STEPS).filter(|step| step.kind.ends_with_ready()).count();
-        let only = self.pairing.len() <= 1 && zs <= 1 && self.steps.len() < MAX_LOOK_STEPS;
+        let only = self.pairing.len() <= 1 && self.ready_steps <= 1;
         if self.answering.joined || !only {
             // Nobody has asked yet, or what is found may belong to any of those who did.
             match self.pairing.lost() {
@@ -149,6 +148,7 @@ impl PostgreSql {
     fn next_step(&mut self) -> Option<Step> {
         let step = self.steps.pop_front()?;
         self.step_bytes = self.step_bytes.saturating_sub(step.text_bytes);
+        self.ready_steps = self.ready_steps.saturating_sub(usize::from(step.kind.ends_with_ready()));
         Some(step)
     }
 
@@ -422,6 +422,9 @@ impl PostgreSql {
 
     /// ReadyForQuery: all up to the next Sync or simple query is done, or was passed over behind an error.
     fn ready(&mut self, message: &Message<'_>, at: u64, end: u64, out: &mut Output) {
+        if self.ready_steps == 0 {
+            return;
+        }
         let Some(before) = self.steps.iter().position(|step| step.kind.ends_with_ready()) else { return };
         let mut waits = self.answering.start.is_some();
         for _ in 0..before {

@@ -146,6 +146,8 @@ struct PostgreSql {
     copying: bool,
     steps: VecDeque<Step>,
     step_bytes: usize,
+    /// Of `steps`, those that ReadyForQuery answers.
+    ready_steps: usize,
     prepared: Prepared,
     answering: Answering,
     switched: bool,
@@ -168,6 +170,7 @@ impl PostgreSql {
             copying: false,
             steps: VecDeque::new(),
             step_bytes: 0,
+            ready_steps: 0,
             prepared: Prepared::default(),
             answering: Answering::new(mid_stream),
             switched: false,
@@ -608,6 +611,7 @@ impl PostgreSql {
         let text_bytes = if matches!(kind, Kind::Parse(None)) { 0 } else { text_bytes };
         if self.steps.len() < MAX_STEPS || kind.is_request() {
             self.step_bytes += text_bytes;
+            self.ready_steps += usize::from(kind.ends_with_ready());
             self.steps.push_back(Step { kind, request, seen_at, text_bytes });
         }
     }
@@ -729,6 +733,7 @@ impl Parser for PostgreSql {
             self.pairing.finish(streams, out);
             self.steps.clear();
             self.step_bytes = 0;
+            self.ready_steps = 0;
             self.parse(streams, out);
         }
         if self.switched {
