@@ -3,13 +3,16 @@
 //! One pass, no grammar: a lexer that knows where literals, comments and quoted names begin and end in both dialects,
 //! and a writer that puts `?` for each literal, collapses lists and canonical spacing. Rules:
 //! - strings, numbers, hex and bit literals, typed prefixes (`N''`, `E''`, `_utf8''`), dollar quotes and placeholders
-//!   (`?`, `$1`) become `?`; adjacent strings are one literal; `null`, `true`, `false` stay outside lists;
+//!   (`?`, `$1`) become `?`; adjacent strings are one literal; so do `true` and `false`, but not behind `is`; `null` and
+//!   `default` stay outside lists;
 //! - `"..."` is a string in MySQL (so a value is never shown, even under `ANSI_QUOTES`) and a name in PostgreSQL;
 //! - comments and hints are dropped; the inside of MySQL's `/*! ... */` is executed, so it stays;
 //! - unquoted words are lower-cased, quoted names stay as they are; statements that differ only in the case of words are
 //!   one (as are tables whose names differ only in case);
-//! - `IN (?, ?)`, `VALUES (?, ?), (?, ?)` become `(?+)`; a row equal to the one before it is dropped;
-//! - one space between words and around comparisons, one after a comma; a last `;` is dropped;
+//! - `IN (?, ?)`, `VALUES (?, ?), (?, ?)` become `(?+)`, `ARRAY[?, ?]` becomes `array[?+]`; a row equal to the one before
+//!   it is dropped;
+//! - one space between words and around comparisons (in PostgreSQL around every operator between two operands), one
+//!   after a comma; a last `;` is dropped;
 //! - the result is at most [`MAX_BYTES`] long; `…` stands for what was cut.
 
 use std::ops::Range;
@@ -222,6 +225,14 @@ impl<'a> Lexer<'a> {
                 return (Kind::String, self.quoted(end, b'\'', escapes));
             }
         }
+        // U&'...': a string with Unicode escapes.
+        if self.byte(end) == b'&'
+            && self.byte(end + 1) == b'\''
+            && self.dialect == Dialect::PostgreSql
+            && matches!(self.sql.get(at..end), Some(b"u" | b"U"))
+        {
+            return (Kind::String, self.quoted(end + 1, b'\'', false));
+        }
         (Kind::Word, end)
     }
 
@@ -276,8 +287,15 @@ impl<'a> Lexer<'a> {
                     self.executable = false;
                     (Kind::Space, start + 2)
                 }
-                // JSON and array operators are no comparisons.
-                b'-' | b'#' | b'@' if self.byte(start + 1) == b'>' => {
+                b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|'
+                | b'`' | b'?'
+                    if !mysql =>
+                {
+                    self.operator(start)
+                }
+                b':' if self.byte(start + 1) == b'=' => (Kind::Comparison, start + 2),
+                // JSON operators are no comparisons.
+                b'-' if self.byte(start + 1) == b'>' => {
                     (Kind::Operator, start + 2 + usize::from(self.byte(start + 2) == b'>'))
                 }
                 b'=' | b'<' | b'>' | b'!' => {
@@ -292,9 +310,36 @@ impl<'a> Lexer<'a> {
         };
         self.at = end.clamp(start + 1, self.sql.len());
         if !matches!(kind, Kind::Space | Kind::Comment) {
-            self.operand = matches!(kind, Kind::Word | Kind::Name | Kind::String | Kind::Number | Kind::Close);
+            self.operand =
+                matches!(kind, Kind::Word | Kind::Name | Kind::String | Kind::Number | Kind::Close) || first == b']';
         }
         Some(Token { kind, start, end: self.at })
+    }
+
+    /// An operator of PostgreSQL: of several characters, and it ends in a sign only if it has one of those that no
+    /// operator of standard SQL has (sql-syntax-lexical.html#SQL-SYNTAX-OPERATORS).
+    fn operator(&self, at: usize) -> (Kind, usize) {
+        let mut end = at;
+        let (mut special, mut compares) = (false, true);
+        loop {
+            match self.byte(end) {
+                b'-' if self.byte(end + 1) == b'-' => break,
+                b'/' if self.byte(end + 1) == b'*' => break,
+                b'<' | b'>' | b'=' => {}
+                b'!' => special = true,
+                b'~' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?' => (special, compares) = (true, false),
+                b'+' | b'-' | b'*' | b'/' => compares = false,
+                _ => break,
+            }
+            end += 1;
+        }
+        while !special && end > at + 1 && matches!(self.byte(end - 1), b'+' | b'-') {
+            end -= 1;
+        }
+        // Without the signs that were taken off it may be a comparison after all.
+        compares |= self.sql.get(at..end).is_some_and(|text| text.iter().all(|byte| b"<>=".contains(byte)));
+        // Between two operands it gets its spaces, whatever it does.
+        (if compares || self.operand { Kind::Comparison } else { Kind::Operator }, end)
     }
 
     fn signed(&self, at: usize) -> bool {
@@ -309,6 +354,8 @@ struct Frame {
     at: usize,
     /// It is a list whose literals collapse.
     list: bool,
+    /// It is an array's bracket.
+    bracket: bool,
     /// Only literals and commas so far.
     simple: bool,
     literals: u32,
@@ -326,6 +373,8 @@ struct Writer<'a> {
     previous: Option<Kind>,
     /// The last word begins a list.
     list_word: bool,
+    /// The last word is `array`.
+    array_word: bool,
     space: bool,
 }
 
@@ -349,14 +398,17 @@ impl Writer<'_> {
     }
 
     fn token(&mut self, token: Token) {
-        let Token { kind, start, end } = token;
+        let Token { mut kind, start, end } = token;
+        if kind == Kind::Operator && end == start + 1 {
+            kind = self.bracket(self.sql.get(start).copied());
+        }
         match kind {
             Kind::Space | Kind::Comment => {
                 self.space = true;
                 return;
             }
-            Kind::Open => self.open(),
-            Kind::Close => self.close(),
+            Kind::Open => self.open(self.sql.get(start).copied().unwrap_or(b'(')),
+            Kind::Close => self.close(self.sql.get(start).copied().unwrap_or(b')')),
             Kind::String | Kind::Number => self.literal(kind),
             Kind::Word => self.word(self.sql.get(start..end).unwrap_or_default()),
             _ => {
@@ -371,8 +423,20 @@ impl Writer<'_> {
                 self.list_word = false;
             }
         }
+        self.array_word &= kind == Kind::Word;
         self.previous = Some(kind);
         self.space = false;
+    }
+
+    /// What an operator of one character is: the brackets of arrays are like the parentheses of lists.
+    fn bracket(&self, byte: Option<u8>) -> Kind {
+        let frame = self.frames.get(self.depth).copied().unwrap_or_default();
+        let nested = frame.bracket && frame.list && matches!(self.previous, Some(Kind::Open | Kind::Comma));
+        match byte {
+            Some(b'[') if self.excess == 0 && (self.array_word && self.previous == Some(Kind::Word) || nested) => Kind::Open,
+            Some(b']') if self.excess == 0 && self.depth > 0 && frame.bracket => Kind::Close,
+            _ => Kind::Operator,
+        }
     }
 
     /// Notes something in the current parenthesis that is no literal.
@@ -400,9 +464,14 @@ impl Writer<'_> {
     }
 
     fn word(&mut self, word: &[u8]) {
+        let truth = matches!(word, [b't' | b'T', _, _, _] | [b'f' | b'F', _, _, _, _])
+            && (word.eq_ignore_ascii_case(b"true") || word.eq_ignore_ascii_case(b"false"));
+        if truth && !matches!(self.previous, Some(Kind::Dot)) && !self.out.ends_with(b"is") && !self.out.ends_with(b"is not")
+        {
+            return self.literal(Kind::Number);
+        }
         let constant = match word.len() {
-            4 => word.eq_ignore_ascii_case(b"null") || word.eq_ignore_ascii_case(b"true"),
-            5 => word.eq_ignore_ascii_case(b"false"),
+            4 => word.eq_ignore_ascii_case(b"null"),
             7 => word.eq_ignore_ascii_case(b"default"),
             _ => false,
         };
@@ -421,17 +490,22 @@ impl Writer<'_> {
         if let Some(written) = self.out.get_mut(from..) {
             written.make_ascii_lowercase();
         }
+        self.array_word = false;
         self.list_word = match word.len() {
             2 => word.eq_ignore_ascii_case(b"in"),
-            5 => word.eq_ignore_ascii_case(b"value"),
+            5 => {
+                self.array_word = word.eq_ignore_ascii_case(b"array");
+                word.eq_ignore_ascii_case(b"value")
+            }
             6 => word.eq_ignore_ascii_case(b"values"),
             _ => false,
         };
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, byte: u8) {
         let previous = self.previous;
-        let by_word = self.list_word && previous == Some(Kind::Word);
+        let bracket = byte == b'[';
+        let by_word = (self.list_word || bracket) && previous == Some(Kind::Word);
         let list = match self.frame() {
             Some(parent) => {
                 let row = parent.row.is_some() && previous == Some(Kind::Comma);
@@ -444,34 +518,36 @@ impl Writer<'_> {
             }
             None => false,
         };
-        self.separate(Kind::Open);
+        if !(bracket && by_word) {
+            self.separate(Kind::Open);
+        }
         self.list_word = false;
         if self.depth + 1 < MAX_DEPTH {
             self.depth += 1;
             let at = self.out.len();
             if let Some(frame) = self.frame() {
-                *frame = Frame { at, list, simple: true, literals: 0, row: None };
+                *frame = Frame { at, list, bracket, simple: true, literals: 0, row: None };
             }
         } else {
             self.excess += 1;
         }
-        self.out.push(b'(');
+        self.out.push(byte);
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, byte: u8) {
         self.list_word = false;
         if self.excess > 0 || self.depth == 0 {
             self.excess = self.excess.saturating_sub(1);
-            self.out.push(b')');
+            self.out.push(byte);
             return;
         }
         let frame = self.frame().copied().unwrap_or_default();
         self.depth -= 1;
         if frame.list && frame.simple && frame.literals > 0 {
             self.out.truncate(frame.at);
-            self.out.extend_from_slice(b"(?+)");
+            self.out.extend_from_slice(if frame.bracket { b"[?+]" } else { b"(?+)" });
         } else {
-            self.out.push(b')');
+            self.out.push(byte);
         }
         if !frame.list {
             return;
@@ -498,6 +574,7 @@ pub fn normalise(sql: &[u8], dialect: Dialect, cut: bool) -> String {
         excess: 0,
         previous: None,
         list_word: false,
+        array_word: false,
         space: false,
     };
     let mut cut = cut;
@@ -572,7 +649,7 @@ mod tests {
     fn names_stay() {
         assert_eq!(my("SELECT `Col 1`, t1.c2 FROM db.`T`"), "select `Col 1`, t1.c2 from db.`T`");
         assert_eq!(my("select @a, @@global.x from 2024_orders"), "select @a, @@global.x from 2024_orders");
-        assert_eq!(pg("select a->>'k', b #> '{x}' from t"), "select a->>?, b #> ? from t");
+        assert_eq!(pg("select a->>'k', b #> '{x}' from t"), "select a ->> ?, b #> ? from t");
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn several_statements_are_one_request() {
         (C, query("")),
         (S, [message(b'I', b""), ready(b'I')].concat()),
     ]);
-    let text = "insert into t values (?+); select ?; select ?/?";
+    let text = "insert into t values (?+); select ?; select ? / ?";
     let expected = [format!("query {text} Ok - 3"), format!("query {text} Error 22012 -"), "query  Ok - -".into()];
     assert_eq!(short(&out), expected);
     assert_eq!(out.exchanges[1].error.as_deref(), Some("division by zero"));
