@@ -287,8 +287,8 @@ impl<'a> Lexer<'a> {
                     self.executable = false;
                     (Kind::Space, start + 2)
                 }
-                b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|'
-                | b'`' | b'?'
+                b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&'
+                | b'|' | b'`' | b'?'
                     if !mysql =>
                 {
                     self.operator(start)
@@ -433,7 +433,9 @@ impl Writer<'_> {
         let frame = self.frames.get(self.depth).copied().unwrap_or_default();
         let nested = frame.bracket && frame.list && matches!(self.previous, Some(Kind::Open | Kind::Comma));
         match byte {
-            Some(b'[') if self.excess == 0 && (self.array_word && self.previous == Some(Kind::Word) || nested) => Kind::Open,
+            Some(b'[') if self.excess == 0 && (self.array_word && self.previous == Some(Kind::Word) || nested) => {
+                Kind::Open
+            }
             Some(b']') if self.excess == 0 && self.depth > 0 && frame.bracket => Kind::Close,
             _ => Kind::Operator,
         }
@@ -466,7 +468,10 @@ impl Writer<'_> {
     fn word(&mut self, word: &[u8]) {
         let truth = matches!(word, [b't' | b'T', _, _, _] | [b'f' | b'F', _, _, _, _])
             && (word.eq_ignore_ascii_case(b"true") || word.eq_ignore_ascii_case(b"false"));
-        if truth && !matches!(self.previous, Some(Kind::Dot)) && !self.out.ends_with(b"is") && !self.out.ends_with(b"is not")
+        if truth
+            && !matches!(self.previous, Some(Kind::Dot))
+            && !self.out.ends_with(b"is")
+            && !self.out.ends_with(b"is not")
         {
             return self.literal(Kind::Number);
         }

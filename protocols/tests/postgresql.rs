@@ -152,8 +152,7 @@ fn a_commit_that_fails_is_the_error_of_what_it_commits() {
 #[test]
 fn a_portal_is_run_in_parts() {
     let first = [parse("", "SELECT id FROM t"), bind("p", ""), execute("p", 2), message(b'H', b"")].concat();
-    let some =
-        messages(&[(b'1', b""), (b'2', b""), (b'D', ROW), (b'D', ROW), (b's', b"")]);
+    let some = messages(&[(b'1', b""), (b'2', b""), (b'D', ROW), (b'D', ROW), (b's', b"")]);
     let rest = [execute("p", 2), sync()].concat();
     let out = logged_in(&[
         (C, first),
@@ -175,7 +174,11 @@ fn copied_rows_belong_to_the_request_or_the_answer() {
         (C, rows.clone()),
         (S, [tag("COPY 2"), ready(b'I')].concat()),
         (C, query("COPY t TO STDOUT")),
-        (S, [message(b'H', b"\0\0\0"), message(b'd', b"1\ta\n"), message(b'c', b""), tag("COPY 1"), ready(b'I')].concat()),
+        (
+            S,
+            [message(b'H', b"\0\0\0"), message(b'd', b"1\ta\n"), message(b'c', b""), tag("COPY 1"), ready(b'I')]
+                .concat(),
+        ),
     ]);
     assert_eq!(short(&out), ["query copy t from stdin Ok - 2", "query copy t to stdout Ok - 1"]);
     let request = out.exchanges[0].request.clone();
@@ -388,7 +391,8 @@ fn hostile_clients_and_servers_take_linear_time_and_little_memory() {
         [tag("SELECT 1"), ready(b'I'), message(b'1', b""), error("XX000", "x"), b"D\0\0\0\x03".to_vec()];
     for sent in &piece {
         for answer in &answers {
-            let (mut parser, mut streams, mut out) = (parser("postgresql", false), Streams::default(), Output::default());
+            let (mut parser, mut streams, mut out) =
+                (parser("postgresql", false), Streams::default(), Output::default());
             streams.client.push(STARTUP);
             for _ in 0..10 {
                 streams.client.push(&sent.repeat(10_000));

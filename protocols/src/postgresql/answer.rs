@@ -23,7 +23,6 @@ pub(super) struct Answering {
     start: Option<u64>,
     /// Rows by the tags of the answer.
     rows: Option<u64>,
-    changes: bool,
     /// Rows of an Execute as they were sent.
     sent: u64,
     /// Something of the answer was lost, and it was found again.
@@ -41,7 +40,6 @@ impl Answering {
         Self {
             start: None,
             rows: None,
-            changes: false,
             sent: 0,
             resumed: false,
             copy_in: false,
@@ -279,7 +277,10 @@ impl PostgreSql {
             b'S' | b'A' | b'R' | b'K' | b'v' => return,
             b'N' => {
                 let warns = Report::read(message.content).warns();
-                if warns && (self.answering.start.is_some() || self.is_due()) && let Some(facts) = self.facts() {
+                if warns
+                    && (self.answering.start.is_some() || self.is_due())
+                    && let Some(facts) = self.facts()
+                {
                     facts.warnings = facts.warnings.saturating_add(1);
                 }
                 return;
@@ -507,7 +508,8 @@ fn end_of_answer(bytes: &[u8]) -> Option<usize> {
     for length in 6..64 {
         let Some(start) = ready.checked_sub(length + 1) else { break };
         let Some([b'C', 0, 0, 0, told, tag @ .., 0]) = bytes.get(start..ready) else { continue };
-        if usize::from(*told) == length && tag.iter().all(|byte| byte.is_ascii_uppercase() || b" 0123456789".contains(byte))
+        if usize::from(*told) == length
+            && tag.iter().all(|byte| byte.is_ascii_uppercase() || b" 0123456789".contains(byte))
         {
             return Some(start);
         }

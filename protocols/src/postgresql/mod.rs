@@ -17,8 +17,8 @@ use std::sync::Arc;
 use crate::pairing::{Chunks, Pairing, drop_all, find_start, pass_chunk};
 use crate::sql::{self, Dialect};
 use crate::{
-    About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, SqlFacts, Status, Stream, Streams,
-    SwitchedTo, text,
+    About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, SqlFacts, Status, Stream,
+    Streams, SwitchedTo, text,
 };
 use answer::Answering;
 use message::{HEAD_BYTES, Message, Peek, client_fits, client_looks, name, peek, take, terminated, u16_be, u32_be};
@@ -594,14 +594,7 @@ impl PostgreSql {
     }
 
     /// Adds a step of which the server's stream showed nothing before `seen_at`.
-    fn step(
-        &mut self,
-        kind: Kind,
-        request: std::ops::Range<u64>,
-        seen_at: u64,
-        server: &mut Stream,
-        out: &mut Output,
-    ) {
+    fn step(&mut self, kind: Kind, request: std::ops::Range<u64>, seen_at: u64, server: &mut Stream, out: &mut Output) {
         self.boundary(seen_at, server, out);
         let text_bytes = match &kind {
             Kind::Parse(Some(statement)) => statement.bytes(),

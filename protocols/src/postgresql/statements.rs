@@ -176,7 +176,8 @@ fn show(value: &[u8], length: u32, binary: bool, kind: u32, shown: &mut String) 
         _ if binary && !TEXTS.contains(&kind) => shown.push_str(&format!("<{length} bytes>")),
         _ => {
             let text = text::bounded(value, 256, !whole);
-            let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
+            let plain =
+                !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
             if plain && !TEXTS.contains(&kind) {
                 shown.push_str(&text);
             } else {
@@ -207,7 +208,8 @@ mod tests {
     #[test]
     fn names_and_texts_are_bounded() {
         let mut prepared = Prepared::default();
-        let statement = Arc::new(Statement { target: "x".repeat(4096).into(), normalised: "".into(), types: [].into() });
+        let statement =
+            Arc::new(Statement { target: "x".repeat(4096).into(), normalised: "".into(), types: [].into() });
         for number in 0..10_000u32 {
             prepared.prepare(&number.to_be_bytes(), Some(statement.clone()));
         }

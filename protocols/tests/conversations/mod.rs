@@ -158,10 +158,7 @@ pub fn postgresql_login() -> Vec<u8> {
 fn postgresql_commands() -> (Vec<(bool, Vec<u8>)>, Vec<&'static str>) {
     let sends = vec![
         (C, message(b'Q', b"SELECT id FROM t WHERE a = 'x' AND b = 5\0")),
-        (
-            S,
-            messages(&[(b'T', ROW_DESCRIPTION), (b'D', ROW), (b'D', ROW), (b'C', b"SELECT 2\0"), (b'Z', b"I")]),
-        ),
+        (S, messages(&[(b'T', ROW_DESCRIPTION), (b'D', ROW), (b'D', ROW), (b'C', b"SELECT 2\0"), (b'Z', b"I")])),
         (C, message(b'Q', b"INSERT INTO t VALUES (1, 'a'), (2, 'b')\0")),
         (S, messages(&[(b'C', b"INSERT 0 2\0"), (b'Z', b"I")])),
         (
