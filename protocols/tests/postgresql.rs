@@ -8,6 +8,7 @@ use std::path::Path;
 
 use common::{Piece, decode, parser, pieces, run};
 use conversations::{C, ERROR, ROW, ROW_DESCRIPTION, S, STARTUP, message, messages, postgresql_login};
+use kfr_protocols::sql::{Dialect, normalise};
 use kfr_protocols::{
     ByteClass, Detected, Exchange, Flags, Options, Output, Prefix, REGISTRY, Side, Start, Status, Streams, SwitchedTo,
     protocol_named,
@@ -499,6 +500,69 @@ fn pgbench_as_the_server_counted() {
         assert_eq!(calls(&all, text), (16, 16), "{text}");
     }
     assert!(all.iter().all(|e| e.status == Status::Ok));
+}
+
+#[test]
+fn recordings_joined_anywhere_agree_with_the_whole() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/protocols/postgresql");
+    let mut joined = 0;
+    for file in ["psql.pcap", "drivers.pcap", "pgbench.pcap"] {
+        for connection in common::connections(&root.join(file)) {
+            let (_, whole) = decode(&connection, usize::MAX).unwrap();
+            let mut at = 0;
+            for (index, (client, piece)) in connection.pieces.iter().enumerate() {
+                let Piece::Bytes(bytes) = piece else { continue };
+                let start = at;
+                at += if *client { bytes.len() as u64 } else { 0 };
+                // Answers to requests under way when the recording began can't be told from later ones.
+                let begins = |e: &Exchange| e.request.start == start && !e.flags.contains(Flags::PIPELINED);
+                if !client || !whole.exchanges.iter().any(begins) {
+                    continue;
+                }
+                let late = common::Connection {
+                    pieces: connection.pieces[index..].to_vec(),
+                    mid_stream: true,
+                    ports: connection.ports,
+                    datagrams: false,
+                };
+                let Some((protocol, out)) = decode(&late, usize::MAX) else { panic!("{file} from {index}: nothing") };
+                assert_eq!(protocol.name, "postgresql", "{file} from {index}");
+                let facts = |e: &Exchange, from: u64| {
+                    let answer = e.response.as_ref().map(|answer| answer.end - answer.start);
+                    (e.op.clone(), e.status, e.rows, e.code.clone(), e.request.start - from, answer)
+                };
+                let found: Vec<_> = out.exchanges.iter().map(|e| facts(e, 0)).collect();
+                let rest = whole.exchanges.iter().filter(|e| e.request.start >= start);
+                assert_eq!(found, rest.map(|e| facts(e, start)).collect::<Vec<_>>(), "{file} from {index}");
+                joined += 1;
+            }
+        }
+    }
+    assert!(joined > 100, "{joined}");
+}
+
+#[test]
+fn first_requests_of_shared_captures() {
+    let Some(shared) = std::env::var_os("KFR_SHARED") else {
+        println!("skipped: KFR_SHARED is not set");
+        return;
+    };
+    let root = Path::new(&shared).join("captures");
+    let mut compared = 0;
+    for line in std::fs::read_to_string(root.join("expected.jsonl")).unwrap().lines() {
+        let expected: serde_json::Value = serde_json::from_str(line).unwrap();
+        let file = expected["file"].as_str().unwrap();
+        let Some(first) = expected["first_request"].as_str().filter(|_| file.starts_with("postgresql/")) else {
+            continue;
+        };
+        let connections = common::connections(&root.join(file));
+        let found = connections.iter().filter_map(|one| decode(one, usize::MAX)).flat_map(|(_, out)| out.exchanges);
+        let statement = found.map(|e| e.statement).find(Option::is_some).flatten();
+        let expected = normalise(first.as_bytes(), Dialect::PostgreSql, false);
+        assert_eq!(statement.as_deref(), Some(expected.as_str()), "{file}");
+        compared += 1;
+    }
+    assert!(compared > 10, "{compared}");
 }
 
 #[test]

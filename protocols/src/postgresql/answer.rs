@@ -2,7 +2,7 @@
 //! (<https://www.postgresql.org/docs/current/protocol-flow.html>).
 
 use super::error::{Report, tag};
-use super::message::{HEAD_BYTES, Message, Peek, looks, peek, server_chain, server_fits};
+use super::message::{Chain, HEAD_BYTES, Message, Peek, looks, peek, server_chain, server_fits};
 use super::{Asked, Kind, PostgreSql, Step};
 use crate::pairing::{Looks, Pairing, drop_all, find_start, pass_chunk};
 use crate::{ByteClass, Exchange, Flags, Output, Side, SqlFacts, Status, Stream, Streams, SwitchedTo};
@@ -91,8 +91,10 @@ impl PostgreSql {
 
     /// Looks for a message where the last ones were lost; false if none is here.
     fn find_again(&mut self, server: &mut Stream, chunk: u64, out: &mut Output) -> bool {
+        // Where nothing was lost (the recording began later) a message begins here, unless it is the rest of one.
+        let lax = self.pairing.lost().is_some_and(|lost| !lost.begun && lost.flag == Flags::default());
         let only = self.pairing.len() <= 1 && self.ready_steps <= 1;
-        if self.answering.joined || !only {
+        if self.answering.joined || !(only || lax) {
             // Nobody has asked yet, or what is found may belong to any of those who did.
             match self.pairing.lost() {
                 Some(lost) => self.pairing.pass_lost(lost, server, out),
@@ -100,7 +102,10 @@ impl PostgreSql {
             }
             return false;
         }
-        let starts = |bytes: &[u8], cut| looks(server_chain(bytes), cut);
+        let starts = |bytes: &[u8], cut| match (server_chain(bytes), bytes) {
+            (Chain::Messages { .. }, [_, 0, ..]) if lax => Looks::Yes,
+            (chain, _) => looks(chain, cut),
+        };
         if starts(server.bytes(), server.hole().is_some()) == Looks::No
             && server.hole().is_none()
             && let Some(end) = end_of_answer(server.bytes())
@@ -113,7 +118,9 @@ impl PostgreSql {
         self.answering.lost = None;
         if let Some(lost) = self.pairing.resume() {
             self.answering.resumed = lost.flag != Flags::default() || lost.begun;
-            self.answering.start.get_or_insert(lost.start);
+            if self.answering.resumed {
+                self.answering.start.get_or_insert(lost.start);
+            }
         }
         true
     }
@@ -276,9 +283,9 @@ impl PostgreSql {
             // They come at any time: settings, notifications; or belong to the login.
             b'S' | b'A' | b'R' | b'K' | b'v' => return,
             b'N' => {
-                let warns = Report::read(message.content).warns();
-                if warns
-                    && (self.answering.start.is_some() || self.is_due())
+                self.begin(at);
+                if self.answering.start.is_some()
+                    && Report::read(message.content).warns()
                     && let Some(facts) = self.facts()
                 {
                     facts.warnings = facts.warnings.saturating_add(1);
