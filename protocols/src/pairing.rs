@@ -186,6 +186,11 @@ impl<T> Pairing<T> {
         self.shifted = self.adrift;
     }
 
+    /// Adds a request that was not seen, but whose answer is being read: it comes before all others.
+    pub fn push_answered(&mut self, exchange: Exchange, seen_at: u64, detail: T) {
+        self.open.push_front(Open { exchange, seen_at, detail, text_bytes: 0 });
+    }
+
     fn pop(&mut self) -> Option<Open<T>> {
         let open = self.open.pop_front()?;
         self.text_bytes = self.text_bytes.saturating_sub(open.text_bytes);

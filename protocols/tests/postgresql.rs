@@ -357,6 +357,35 @@ fn an_execute_whose_head_was_cut_counts() {
     assert_eq!((out.exchanges[0].flags, out.exchanges[1].flags), (Flags::TRUNCATED, Flags::default()));
 }
 
+#[test]
+fn a_cut_pipeline_is_counted_by_its_answers() {
+    let one = [bind("", "s1"), execute("", 0)].concat();
+    let sent = [one.repeat(4), sync()].concat();
+    let done = messages(&[(b'2', b""), (b'C', b"INSERT 0 1\0")]);
+    let good = [done.repeat(4), ready(b'I')].concat();
+    let bad = [done.repeat(2), error("23505", "x"), ready(b'I')].concat();
+    let answers = [
+        (good, vec!["execute Ok 1", "? Ok 1", "? Ok 1", "? Ok 1", "query Ok 1"]),
+        (bad, vec!["execute Ok 1", "? Ok 1", "? Error -", "query Ok 1"]),
+    ];
+    for (answer, expected) in answers {
+        let mut sends = pieces(&[(C, STARTUP), (S, &postgresql_login()), (C, &sent[..one.len()])]);
+        sends.push((C, Piece::Cut((sent.len() - one.len()) as u64)));
+        sends.extend(pieces(&[(S, &answer), (C, &query("SELECT 1")), (S, &[tag("SELECT 1"), ready(b'I')].concat())]));
+        let out = run(parser("postgresql", false).as_mut(), &sends);
+        let rows = |e: &Exchange| e.rows.map_or("-".into(), |rows| rows.to_string());
+        let found: Vec<_> = out.exchanges.iter().map(|e| format!("{} {:?} {}", e.op, e.status, rows(e))).collect();
+        assert_eq!(found, expected);
+        let answered: u64 = out.exchanges[..expected.len() - 1]
+            .iter()
+            .map(|e| e.response.clone().unwrap())
+            .map(|r| r.end - r.start)
+            .sum();
+        assert_eq!(answered, answer.len() as u64);
+        assert_eq!(out.exchanges.last().unwrap().flags, Flags::default());
+    }
+}
+
 fn verdict(client: &[u8], server: &[u8], mid_stream: bool) -> Detected {
     let (_, protocol) = protocol_named("postgresql").unwrap();
     (protocol.detect)(&Prefix { client, server, mid_stream, server_port: Some(5432), ..Prefix::default() })
@@ -539,6 +568,39 @@ fn recordings_joined_anywhere_agree_with_the_whole() {
         }
     }
     assert!(joined > 100, "{joined}");
+}
+
+#[test]
+fn what_is_told_of_cut_recordings_is_true() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/protocols/postgresql");
+    for file in ["psql.pcap", "drivers.pcap", "pgbench.pcap"] {
+        for connection in common::connections(&root.join(file)) {
+            let (_, whole) = decode(&connection, usize::MAX).unwrap();
+            for limit in (16..200).step_by(3).chain([300, 500, 1000, 2000, 4096]) {
+                let Some((_, cut)) = decode(&connection, limit) else { continue };
+                let named = cut.exchanges.iter().filter(|e| !e.request.is_empty());
+                let mut starts: Vec<_> = named.map(|e| e.request.start).collect();
+                starts.sort_unstable();
+                assert!(starts.windows(2).all(|two| two[0] != two[1]), "{file} {limit}: {starts:?}");
+                // Of a pipeline that goes on in a hole, requests are known by their answers only.
+                for found in cut.exchanges.iter().filter(|e| !e.request.is_empty()) {
+                    let Some(true_one) = whole.exchanges.iter().find(|e| e.request.start == found.request.start) else {
+                        assert!(found.flags.contains(Flags::TRUNCATED), "{file} {limit}: {found:#?}");
+                        continue;
+                    };
+                    let context = format!("{file} {limit}: {found:#?} is {true_one:#?}");
+                    if !found.flags.contains(Flags::PIPELINED) {
+                        assert!(found.status == Status::Unknown || found.status == true_one.status, "{context}");
+                        assert!(found.rows.is_none() || found.rows == true_one.rows, "{context}");
+                    }
+                    assert!(found.code.is_none() || found.code == true_one.code, "{context}");
+                }
+                if file != "drivers.pcap" && limit > 64 {
+                    assert_eq!(cut.exchanges.len(), whole.exchanges.len(), "{file} {limit}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::error::{Report, tag};
 use super::message::{Chain, HEAD_BYTES, Message, Peek, looks, peek, server_chain, server_fits};
 use super::{Asked, Kind, PostgreSql, Step};
 use crate::pairing::{Looks, Pairing, drop_all, find_start, pass_chunk};
-use crate::{ByteClass, Exchange, Flags, Output, Side, SqlFacts, Status, Stream, Streams, SwitchedTo};
+use crate::{ByteClass, Exchange, Flags, NAMELESS, Output, Side, SqlFacts, Status, Stream, Streams, SwitchedTo};
 
 /// Bytes of errors and notices that are looked at.
 const MAX_REPORT_BYTES: usize = 8 << 10;
@@ -25,6 +25,8 @@ pub(super) struct Answering {
     rows: Option<u64>,
     /// Rows of an Execute as they were sent.
     sent: u64,
+    /// Where the answer ends, if the Sync that belongs to the request gets none of its own.
+    executed: Option<u64>,
     /// Something of the answer was lost, and it was found again.
     resumed: bool,
     /// The client sends rows.
@@ -41,6 +43,7 @@ impl Answering {
             start: None,
             rows: None,
             sent: 0,
+            executed: None,
             resumed: false,
             copy_in: false,
             lost: mid_stream.then_some((0, Flags::default())),
@@ -150,6 +153,24 @@ impl PostgreSql {
         self.answering.reset();
     }
 
+    /// The client goes on at `seen_at`, when the server had answered all but a Sync that nobody has seen: there was none
+    /// (a Flush stood in the hole), and ReadyForQuery is still to come for another.
+    pub(super) fn drop_unseen_sync(&mut self, seen_at: u64, server: &Stream, out: &mut Output) {
+        let Some(Step { kind: Kind::Sync { attached, unseen: Some(_) }, seen_at: asked, .. }) = self.steps.front()
+        else {
+            return;
+        };
+        if self.answering.lost.is_some() || seen_at <= *asked || !server.is_empty() || server.is_skipping() {
+            return;
+        }
+        if *attached && let Some(start) = self.answering.start {
+            let end = self.answering.executed.unwrap_or(seen_at);
+            self.pairing.complete(start..end, out);
+        }
+        self.answering.reset();
+        self.next_step();
+    }
+
     fn next_step(&mut self) -> Option<Step> {
         let step = self.steps.pop_front()?;
         self.step_bytes = self.step_bytes.saturating_sub(step.text_bytes);
@@ -242,10 +263,12 @@ impl PostgreSql {
     /// The next step that is not done belongs to a request, so what comes is its answer.
     fn is_due(&self) -> bool {
         for step in self.steps.iter().take(MAX_LOOK_STEPS) {
-            match step.kind {
+            match &step.kind {
                 Kind::Execute | Kind::Query | Kind::Function => return true,
                 Kind::Login => return false,
-                Kind::Sync { attached } => return attached && self.answering.start.is_some(),
+                Kind::Sync { attached, unseen } => {
+                    return unseen.is_some() || *attached && self.answering.start.is_some();
+                }
                 _ => {}
             }
         }
@@ -297,7 +320,12 @@ impl PostgreSql {
         self.begin(at);
         match message.kind {
             b'1' => self.end_step(|kind| matches!(kind, Kind::Parse(_))),
-            b'2' => self.end_step(|kind| matches!(kind, Kind::Bind(_))),
+            b'2' => {
+                if self.before(|kind| matches!(kind, Kind::Bind(_)) || kind.is_request()).is_none() {
+                    self.find_unseen(at, None, out);
+                }
+                self.end_step(|kind| matches!(kind, Kind::Bind(_)));
+            }
             b'3' => self.end_step(|kind| matches!(kind, Kind::Close)),
             b'T' | b'n' => self.end_step(|kind| matches!(kind, Kind::Describe(_))),
             b'D' => self.answering.sent += 1,
@@ -321,7 +349,16 @@ impl PostgreSql {
 
     /// A statement is complete: the only one of an Execute, one of a query.
     fn completed(&mut self, message: &Message<'_>, at: u64, end: u64, out: &mut Output) {
-        let Some(before) = self.before(|kind| matches!(kind, Kind::Execute | Kind::Query)) else { return };
+        let Some(before) = self.before(|kind| matches!(kind, Kind::Execute | Kind::Query)) else {
+            if self.find_unseen(at, Some(end), out)
+                && let Some(front) = self.pairing.front_mut()
+            {
+                front.exchange.status = Status::Ok;
+                let text = message.content.strip_suffix(&[0]).unwrap_or_default();
+                front.exchange.rows = tag(text).rows.filter(|_| message.kind == b'C');
+            }
+            return;
+        };
         for _ in 0..before {
             self.next_step();
         }
@@ -362,13 +399,52 @@ impl PostgreSql {
 
     /// An Execute has its answer: it is complete, unless the Sync behind it is a part of it.
     fn executed(&mut self, at: u64, end: u64, out: &mut Output) {
-        if self.steps.front().is_some_and(|step| matches!(step.kind, Kind::Sync { attached: true })) {
+        if self.steps.front().is_some_and(|step| matches!(step.kind, Kind::Sync { attached: true, .. })) {
             self.answering.start.get_or_insert(at);
+            self.answering.executed = Some(end);
             return;
         }
         let start = self.answering.start.unwrap_or(at);
         self.answering.reset();
         self.pairing.complete(start..end, out);
+    }
+
+    /// The answer from `at` to `end` can only be that of a request that stands in a hole: now it is the oldest. False if
+    /// there is no such hole, or no room in it.
+    fn find_unseen(&mut self, at: u64, end: Option<u64>, out: &mut Output) -> bool {
+        let Some(before) = self.before(|kind| matches!(kind, Kind::Sync { unseen: Some(_), .. })) else { return false };
+        let Some(Step { kind: Kind::Sync { attached, unseen: Some(unseen) }, seen_at, .. }) =
+            self.steps.get_mut(before)
+        else {
+            return false;
+        };
+        if *attached && self.answering.executed.is_none() && self.answering.start.is_some() {
+            // Its answer has begun already.
+            self.answering.executed = end;
+            return true;
+        }
+        let Some(room) = unseen.room.checked_sub(1) else { return false };
+        unseen.room = room;
+        let place = unseen.place.clone();
+        unseen.place = place.end..place.end;
+        let (flags, seen_at) = (unseen.flag, *seen_at);
+        let mut start = self.answering.start.unwrap_or(at);
+        if std::mem::replace(attached, true)
+            && let Some(executed) = self.answering.executed
+        {
+            // So that one didn't end with the Sync.
+            self.pairing.complete(start..executed, out);
+            start = executed;
+        }
+        for _ in 0..before {
+            self.next_step();
+        }
+        self.answering.reset();
+        self.answering.start = Some(start);
+        self.answering.executed = end;
+        let exchange = Exchange { op: NAMELESS.into(), request: place, flags, ..Exchange::default() };
+        self.pairing.push_answered(exchange, seen_at, Asked { several: false });
+        true
     }
 
     fn failed(&mut self, message: &Message<'_>, at: u64, end: u64, out: &mut Output) {
@@ -382,7 +458,7 @@ impl PostgreSql {
             exchange.error = report.text(literals);
             exchange.flags.insert(message.missing.unwrap_or_default());
         };
-        let waits = matches!(self.steps.front(), Some(Step { kind: Kind::Sync { attached: true }, .. }));
+        let waits = matches!(self.steps.front(), Some(Step { kind: Kind::Sync { attached: true, unseen: None }, .. }));
         if waits && self.answering.start.is_some() {
             // What the Sync was to commit could not be.
             if let Some(front) = self.pairing.front_mut() {
@@ -406,6 +482,13 @@ impl PostgreSql {
             }
             // What prepares is no request, unless it fails and nobody else is there to tell of it.
             None => {
+                let unseen = matches!(self.steps.front(), Some(Step { kind: Kind::Sync { unseen: Some(_), .. }, .. }));
+                if unseen && self.find_unseen(at, Some(end), out) {
+                    if let Some(front) = self.pairing.front_mut() {
+                        tell(&mut front.exchange);
+                    }
+                    return;
+                }
                 let Some(step) = self.steps.front() else { return };
                 let (op, statement) = match &step.kind {
                     Kind::Parse(statement) => ("parse", statement.as_deref()),
@@ -453,7 +536,7 @@ impl PostgreSql {
                 }
             }
             Some(Kind::Function) => {}
-            Some(Kind::Sync { attached: true }) if waits => {}
+            Some(Kind::Sync { attached: true, .. }) if waits => {}
             _ => {
                 self.answering.reset();
                 return;

@@ -8,7 +8,7 @@ use super::message::{
 };
 use super::startup::{self, OPENING_BYTES, Opening, opening};
 use super::statements::{Portal, Statement, parameters};
-use super::{Answering, Asking, Kind, PostgreSql};
+use super::{Answering, Asking, Kind, PostgreSql, Step, Unseen};
 use crate::pairing::{find_start, pass_chunk};
 use crate::sql::{self, Dialect};
 use crate::{ByteClass, Exchange, Flags, NAMELESS, Output, Side, SqlFacts, Status, Stream, Streams, SwitchedTo, text};
@@ -24,6 +24,9 @@ const MAX_NAME_BYTES: usize = 512;
 
 /// Types of parameters that are remembered with a statement.
 const MAX_TYPES: usize = 64;
+
+/// A Bind and an Execute without names and parameters.
+const SMALLEST_REQUEST_BYTES: u64 = 23;
 
 impl PostgreSql {
     pub(super) fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
@@ -206,7 +209,7 @@ impl PostgreSql {
             }
             b'S' => {
                 out.mark(Side::Client, request.clone(), ByteClass::Structure);
-                self.sync(request, seen_at, server, out);
+                self.sync(request, None, seen_at, server, out);
             }
             b'd' | b'c' | b'f' => {
                 let class = if message.kind == b'c' { ByteClass::Structure } else { ByteClass::Value };
@@ -306,7 +309,8 @@ impl PostgreSql {
         }
         let statement = Arc::new(Statement { target, normalised, types: types.into() });
         self.prepared.prepare(statement_name, Some(statement.clone()));
-        self.prepare_step(Kind::Parse(Some(statement.clone())), Some(statement), request, seen_at, server, out);
+        let runs = statement_name.is_empty();
+        self.prepare_step(Kind::Parse(Some(statement.clone())), Some(statement), runs, request, seen_at, server, out);
     }
 
     fn bind(
@@ -322,7 +326,7 @@ impl PostgreSql {
         let Some((portal_name, statement_name)) = names else {
             // Names that go on in a hole.
             mark_head(message, request.start, 0, ByteClass::Value, out);
-            self.prepare_step(Kind::Bind(None), None, request, seen_at, server, out);
+            self.prepare_step(Kind::Bind(None), None, true, request, seen_at, server, out);
             return;
         };
         let statement = self.prepared.statement(statement_name).cloned();
@@ -335,7 +339,7 @@ impl PostgreSql {
             marker.take((message.content.len() - rest.len()) as u64, ByteClass::Identifier);
             marker.to(request.end, ByteClass::Value);
         }
-        self.prepare_step(Kind::Bind(statement.clone()), statement, request, seen_at, server, out);
+        self.prepare_step(Kind::Bind(statement.clone()), statement, true, request, seen_at, server, out);
     }
 
     fn describe_or_close(
@@ -367,7 +371,7 @@ impl PostgreSql {
             self.segment = Some(segment);
             statement
         });
-        self.prepare_step(kind, known, request, seen_at, server, out);
+        self.prepare_step(kind, known, false, request, seen_at, server, out);
     }
 
     fn execute(
@@ -412,25 +416,30 @@ impl PostgreSql {
         let seen_at = self.seen_at.take();
         let segment = self.segment.take();
         let hole = flag != Flags::default();
+        let length = streams.client.hole().map_or(0, |hole| hole.length);
+        let from = segment.as_ref().map_or(at, |segment| segment.start);
+        let unseen = Unseen { flag, place: at..at, room: length / SMALLEST_REQUEST_BYTES };
         let follows_execute = self.steps.back().is_some_and(|step| matches!(step.kind, Kind::Execute))
             && self.pairing.back_mut().is_some_and(|last| last.exchange.request.end == at);
         if hole && self.copying {
             self.unended = self.pairing.front().map(|front| front.exchange.request.start);
         } else if hole && follows_execute && matches!(kind, None | Some(b'S')) {
             // A Sync, if it is what mostly follows; it may be more.
-            self.sync(at..at, seen_at.unwrap_or_default(), &mut streams.server, out);
+            self.sync(at..at, Some(unseen), seen_at.unwrap_or_default(), &mut streams.server, out);
             if let Some(last) = self.pairing.back_mut() {
                 last.exchange.flags.insert(flag);
                 self.unended = Some(last.exchange.request.start);
             }
-        } else if hole && (segment.is_some() || matches!(kind, Some(b'Q' | b'F' | b'P' | b'B' | b'E'))) {
+        } else if hole
+            && (segment.as_ref().is_some_and(|segment| segment.runs) || matches!(kind, Some(b'Q' | b'F' | b'B' | b'E')))
+        {
             let (op, step) = match (kind, &segment) {
                 (Some(b'Q'), _) => ("query", Kind::Query),
                 (Some(b'F'), _) => ("function_call", Kind::Function),
                 (Some(b'B' | b'E'), _) | (_, Some(_)) => ("execute", Kind::Execute),
                 _ => (NAMELESS, Kind::Execute),
             };
-            let start = segment.as_ref().map_or(at, |segment| segment.start);
+            let start = from;
             let seen_at = segment.as_ref().map(|segment| segment.seen_at).or(seen_at).unwrap_or_default();
             let mut exchange = Exchange { op: op.into(), request: start..at, flags: flag, ..Exchange::default() };
             let extended = matches!(step, Kind::Execute);
@@ -439,11 +448,25 @@ impl PostgreSql {
             }
             self.request(exchange, step, true, seen_at, &mut streams.server, out);
             if extended {
-                self.sync(at..at, seen_at, &mut streams.server, out);
+                self.sync(at..at, Some(unseen), seen_at, &mut streams.server, out);
             }
             self.unended = Some(start);
+        } else if hole && (segment.is_some() || kind == Some(b'P')) {
+            // Whether it was run is known by the answer.
+            let seen_at = segment.as_ref().map(|segment| segment.seen_at).or(seen_at).unwrap_or_default();
+            self.search(streams, chunk, out);
+            let place = from..streams.client.position();
+            let unseen = Unseen { place, room: unseen.room.max(1), ..unseen };
+            self.sync(at..at, Some(unseen), seen_at, &mut streams.server, out);
+            return;
         }
         self.search(streams, chunk, out);
+        if let Some(Step { kind: Kind::Sync { unseen: Some(unseen), .. }, .. }) = self.steps.back_mut()
+            && unseen.place == (at..at)
+        {
+            let end = streams.client.position();
+            unseen.place = end..end;
+        }
     }
 }
 

@@ -64,9 +64,21 @@ enum Kind {
     Query,
     Function,
     /// `attached`: it came right behind an Execute, whose request it ends.
+    /// `unseen`: it was not seen, nor what else stands in the hole where it must be.
     Sync {
         attached: bool,
+        unseen: Option<Unseen>,
     },
+}
+
+/// A hole in the client's stream, in which requests may be.
+#[derive(Debug, Clone)]
+struct Unseen {
+    flag: Flags,
+    /// Where the next one is, as far as can be told.
+    place: Range<u64>,
+    /// As many requests find room in it.
+    room: u64,
 }
 
 impl Kind {
@@ -107,6 +119,8 @@ enum Asking {
 struct Segment {
     start: u64,
     seen_at: u64,
+    /// An Execute follows: mostly a statement with a name is prepared for later.
+    runs: bool,
     /// The statement that was parsed or bound last.
     statement: Option<Arc<Statement>>,
 }
@@ -168,7 +182,14 @@ impl PostgreSql {
         out.switched = Some(to);
     }
 
-    fn sync(&mut self, request: Range<u64>, seen_at: u64, server: &mut Stream, out: &mut Output) {
+    fn sync(
+        &mut self,
+        request: Range<u64>,
+        unseen: Option<Unseen>,
+        seen_at: u64,
+        server: &mut Stream,
+        out: &mut Output,
+    ) {
         self.segment = None;
         let executes = self.steps.back().is_some_and(|step| matches!(step.kind, Kind::Execute));
         let last = self.pairing.back_mut().filter(|last| executes && last.exchange.request.end == request.start);
@@ -180,7 +201,7 @@ impl PostgreSql {
             }
             None => seen_at,
         };
-        self.step(Kind::Sync { attached }, request, seen_at, server, out);
+        self.step(Kind::Sync { attached, unseen }, request, seen_at, server, out);
     }
 
     /// Adds a step that belongs to the request of the Execute that follows it.
@@ -188,21 +209,23 @@ impl PostgreSql {
         &mut self,
         kind: Kind,
         statement: Option<Arc<Statement>>,
+        runs: bool,
         request: Range<u64>,
         seen_at: u64,
         server: &mut Stream,
         out: &mut Output,
     ) {
-        match &mut self.segment {
-            Some(segment) => segment.statement = statement,
-            None => self.segment = Some(Segment { start: request.start, seen_at, statement }),
-        }
+        let start = request.start;
+        let segment = self.segment.get_or_insert(Segment { start, seen_at, runs: false, statement: None });
+        segment.statement = statement;
+        segment.runs |= runs;
         self.step(kind, request, seen_at, server, out);
     }
 
     /// Adds a step of which the server's stream showed nothing before `seen_at`.
     fn step(&mut self, kind: Kind, request: Range<u64>, seen_at: u64, server: &mut Stream, out: &mut Output) {
         self.boundary(seen_at, server, out);
+        self.drop_unseen_sync(seen_at, server, out);
         let text_bytes = match &kind {
             Kind::Parse(Some(statement)) => statement.bytes(),
             _ => 0,
