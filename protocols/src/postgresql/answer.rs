@@ -197,7 +197,7 @@ impl PostgreSql {
             Peek::Lost(flag) => {
                 let due = self.is_due();
                 let begun = self.answering.start.is_some() || due && !server.bytes().is_empty();
-                self.lose(at, begun, flag, server);
+                self.lose(at, begun, flag);
                 pass_chunk(server, Side::Server, chunk, out);
                 return true;
             }
@@ -559,10 +559,9 @@ impl PostgreSql {
     }
 
     /// The messages can't be followed any more from `at` on.
-    fn lose(&mut self, at: u64, begun: bool, flag: Flags, server: &Stream) {
+    fn lose(&mut self, at: u64, begun: bool, flag: Flags) {
         let start = self.answering.start.unwrap_or(at);
         self.answering.lost = Some((at, flag));
-        debug_assert!(server.position() == at);
         if self.pairing.is_empty() {
             return;
         }

@@ -309,8 +309,11 @@ impl PostgreSql {
         }
         let statement = Arc::new(Statement { target, normalised, types: types.into() });
         self.prepared.prepare(statement_name, Some(statement.clone()));
-        let runs = statement_name.is_empty();
-        self.prepare_step(Kind::Parse(Some(statement.clone())), Some(statement), runs, request, seen_at, server, out);
+        self.prepare_step(Kind::Parse(Some(statement)), request, seen_at, server, out);
+        if let Some(segment) = self.segment.as_mut().filter(|_| statement_name.is_empty()) {
+            // What has no name is prepared to be run at once.
+            segment.runs = true;
+        }
     }
 
     fn bind(
@@ -326,7 +329,7 @@ impl PostgreSql {
         let Some((portal_name, statement_name)) = names else {
             // Names that go on in a hole.
             mark_head(message, request.start, 0, ByteClass::Value, out);
-            self.prepare_step(Kind::Bind(None), None, true, request, seen_at, server, out);
+            self.prepare_step(Kind::Bind(None), request, seen_at, server, out);
             return;
         };
         let statement = self.prepared.statement(statement_name).cloned();
@@ -339,7 +342,7 @@ impl PostgreSql {
             marker.take((message.content.len() - rest.len()) as u64, ByteClass::Identifier);
             marker.to(request.end, ByteClass::Value);
         }
-        self.prepare_step(Kind::Bind(statement.clone()), statement, true, request, seen_at, server, out);
+        self.prepare_step(Kind::Bind(statement), request, seen_at, server, out);
     }
 
     fn describe_or_close(
@@ -366,12 +369,7 @@ impl PostgreSql {
                 Kind::Close
             }
         };
-        let known = self.segment.take().and_then(|segment| {
-            let statement = segment.statement.clone();
-            self.segment = Some(segment);
-            statement
-        });
-        self.prepare_step(kind, known, false, request, seen_at, server, out);
+        self.prepare_step(kind, request, seen_at, server, out);
     }
 
     fn execute(

@@ -205,20 +205,13 @@ impl PostgreSql {
     }
 
     /// Adds a step that belongs to the request of the Execute that follows it.
-    fn prepare_step(
-        &mut self,
-        kind: Kind,
-        statement: Option<Arc<Statement>>,
-        runs: bool,
-        request: Range<u64>,
-        seen_at: u64,
-        server: &mut Stream,
-        out: &mut Output,
-    ) {
+    fn prepare_step(&mut self, kind: Kind, request: Range<u64>, seen_at: u64, server: &mut Stream, out: &mut Output) {
         let start = request.start;
         let segment = self.segment.get_or_insert(Segment { start, seen_at, runs: false, statement: None });
-        segment.statement = statement;
-        segment.runs |= runs;
+        if let Kind::Parse(statement) | Kind::Bind(statement) = &kind {
+            segment.statement = statement.clone();
+        }
+        segment.runs |= matches!(kind, Kind::Bind(_));
         self.step(kind, request, seen_at, server, out);
     }
 
