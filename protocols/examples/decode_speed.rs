@@ -32,6 +32,21 @@ fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: 
         return;
     }
     let protocol = REGISTRY.iter().find(|p| p.name == name).expect("a registered protocol");
+fn message(kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.extend_from_slice(&(content.len() as u32 + 4).to_be_bytes());
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+fn postgresql_answer(begin: &[u8]) -> Vec<u8> {
+    let columns = message(b'T', b"\0\x01id\0\0\0\x40\x01\0\x01\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0");
+    let rows = message(b'D', b"\0\x01\0\0\0\x0542342").repeat(2);
+    [begin, &columns, &rows, &message(b'C', b"SELECT 2\0"), &message(b'Z', b"I")].concat()
+}
+
+fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: &[u8], batch: usize) {
+    let protocol = REGISTRY.iter().find(|p| p.name.starts_with(name)).expect("a registered protocol");
     let mut parser = (protocol.parser)(&Start { mid_stream, ..Start::default() });
     let (mut streams, mut out) = (Streams::default(), Output::default());
     let (request, response) = (request.repeat(batch), response.repeat(batch));
@@ -135,6 +150,24 @@ fn main() {
     if !asked("sql") {
         return;
     }
+    let query = message(b'Q', b"SELECT id FROM items WHERE shop = 'north' AND id > 42341 LIMIT 2\0");
+    measure("postgr", "query, 2 rows", true, &query, &postgresql_answer(b""), 1);
+    let execute = [
+        message(b'B', b"\0s1\0\0\0\0\x02\0\0\0\x05north\0\0\0\x0542341\0\0"),
+        message(b'D', b"P\0"),
+        message(b'E', b"\0\0\0\0\0"),
+        message(b'S', b""),
+    ];
+    measure("postgr", "bind and execute", true, &execute.concat(), &postgresql_answer(&message(b'2', b"")), 1);
+    let parsed = [
+        message(b'P', b"\0SELECT id FROM items WHERE shop = $1 AND id > $2 LIMIT 2\0\0\0"),
+        message(b'B', b"\0\0\0\0\0\x02\0\0\0\x05north\0\0\0\x0542341\0\0"),
+        message(b'D', b"P\0"),
+        message(b'E', b"\0\0\0\0\0"),
+        message(b'S', b""),
+    ];
+    let answer = postgresql_answer(&[message(b'1', b""), message(b'2', b"")].concat());
+    measure("postgr", "parse to execute", true, &parsed.concat(), &answer, 1);
     let statement = b"SELECT o.id, o.total, c.name FROM orders o JOIN customers c ON c.id = o.customer_id WHERE o.created_at > \
         '2024-05-01 00:00:00' AND o.status IN ('open', 'paid', 'sent') AND c.region = 17 ORDER BY o.created_at DESC LIMIT 50";
     let start = Instant::now();
@@ -147,4 +180,10 @@ fn main() {
         megabytes / start.elapsed().as_secs_f64(),
         statement.len()
     );
+    let start = Instant::now();
+    for _ in 0..REQUESTS {
+        black_box(sql::normalise(black_box(statement), Dialect::PostgreSql, false));
+    }
+    let rate = megabytes / start.elapsed().as_secs_f64();
+    println!("sql    normalise, PostgreSQL  {rate:>12.0} MB/s");
 }

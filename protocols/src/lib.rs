@@ -32,6 +32,7 @@ mod http2;
 mod kafka;
 mod mongodb;
 mod mysql;
+mod postgresql;
 mod redis;
 mod rocketmq;
 mod thrift;
@@ -132,6 +133,7 @@ pub static REGISTRY: &[Protocol] = &[
     clickhouse::PROTOCOL,
     cassandra::PROTOCOL,
     thrift::PROTOCOL,
+    postgresql::PROTOCOL,
     redis::PROTOCOL,
     dubbo::PROTOCOL,
     rocketmq::PROTOCOL,

@@ -154,16 +154,7 @@ impl<T> Pairing<T> {
 
     /// Adds a request. Where the answers before it could not be followed to their end, they end here.
     pub fn push(&mut self, mut exchange: Exchange, seen_at: u64, detail: T, server: &mut Stream, out: &mut Output) {
-        if let Some(lost) = self.lost
-            && seen_at > lost.start
-        {
-            let several = self.open.len() > 1;
-            self.close_lost(lost, seen_at, server, out);
-            self.in_step();
-            if several {
-                self.uncertain.insert(lost.flag);
-            }
-        } else if self.open.is_empty() {
+        if !self.boundary(seen_at, server, out) && self.open.is_empty() {
             self.in_step();
         }
         exchange.flags.insert(self.uncertain);
@@ -176,10 +167,28 @@ impl<T> Pairing<T> {
         self.open.push_back(Open { exchange, seen_at, detail, text_bytes });
     }
 
+    /// Something that the client sent was first seen when the server's stream ended at `seen_at`: answers that could not
+    /// be followed to their end ended there. False if none was lost before it.
+    pub fn boundary(&mut self, seen_at: u64, server: &mut Stream, out: &mut Output) -> bool {
+        let Some(lost) = self.lost.filter(|lost| seen_at > lost.start) else { return false };
+        let several = self.open.len() > 1;
+        self.close_lost(lost, seen_at, server, out);
+        self.in_step();
+        if several {
+            self.uncertain.insert(lost.flag);
+        }
+        true
+    }
+
     /// Nothing is open: what comes next belongs together.
     fn in_step(&mut self) {
         self.uncertain = self.adrift;
         self.shifted = self.adrift;
+    }
+
+    /// Adds a request that was not seen, but whose answer is being read: it comes before all others.
+    pub fn push_answered(&mut self, exchange: Exchange, seen_at: u64, detail: T) {
+        self.open.push_front(Open { exchange, seen_at, detail, text_bytes: 0 });
     }
 
     fn pop(&mut self) -> Option<Open<T>> {
@@ -222,6 +231,23 @@ impl<T> Pairing<T> {
             // The lost part may hold answers to some of these: then the one found belongs to a later one.
             self.uncertain.insert(lost.flag);
             self.shifted.insert(lost.flag);
+        }
+    }
+
+    /// Goes on after [`Pairing::lose`] with the same answer, found again behind what was passed over.
+    pub fn resume(&mut self) -> Option<Lost> {
+        let lost = self.lost.take()?;
+        if let Some(front) = self.open.front_mut() {
+            front.exchange.flags.insert(lost.flag);
+        }
+        Some(lost)
+    }
+
+    /// The oldest request gets no answer, which is known: the server passed over it.
+    pub fn unanswered(&mut self, out: &mut Output) {
+        if let Some(mut open) = self.pop() {
+            open.exchange.status = Status::Unanswered;
+            out.exchanges.push(open.exchange);
         }
     }
 

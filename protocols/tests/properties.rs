@@ -4,7 +4,7 @@ mod common;
 mod conversations;
 
 use common::{Piece, parser, pieces, run};
-use conversations::{C, Conversation, S, all, http, mysql_joined, redis};
+use conversations::{C, Conversation, S, all, http, message, mysql_joined, postgresql_joined, redis};
 use kfr_protocols::{Exchange, Output, REGISTRY, Side, Streams};
 use proptest::prelude::*;
 
@@ -126,9 +126,9 @@ fn sends_cut_at_every_offset_lose_no_request() {
 }
 
 #[test]
-fn mysql_joined_in_the_middle_loses_no_request() {
-    for conversation in [mysql_joined(false), mysql_joined(true)] {
-        let out = run(parser("mysql", true).as_mut(), &whole(&conversation));
+fn commands_joined_in_the_middle_lose_no_request() {
+    for conversation in [mysql_joined(false), mysql_joined(true), postgresql_joined()] {
+        let out = run(parser(conversation.protocol, true).as_mut(), &whole(&conversation));
         assert_eq!(ops(&out), conversation.ops);
         assert_eq!(out.skipped_bytes, [0, 0]);
         for index in 1..conversation.sends.len() {
@@ -172,7 +172,7 @@ fn answers_with_a_hole_anywhere_lose_no_request() {
 
 #[test]
 fn any_payload_limit_loses_no_request() {
-    let joined = [mysql_joined(false), mysql_joined(true)];
+    let joined = [mysql_joined(false), mysql_joined(true), postgresql_joined()];
     for (conversation, mid_stream) in all().into_iter().map(|c| (c, false)).chain(joined.into_iter().map(|c| (c, true)))
     {
         let intact = run(parser(conversation.protocol, mid_stream).as_mut(), &whole(&conversation));
@@ -295,7 +295,8 @@ fn check_bounds(pushes: &[(bool, Piece)], mid_stream: bool) -> Result<(), TestCa
 #[test]
 fn a_hundred_megabytes_in_small_chunks_take_linear_time() {
     let chunk = [b'x'; 1024];
-    let heads: [(&str, &[u8]); 2] = [
+    let heads: [(&str, &[u8]); 3] = [
+        ("postgresql", b"\0\0\0\x12\0\x03\0\0user\0app\0\0Q\x06\x40\0\x03"),
         ("http", b"POST /a HTTP/1.1\r\nContent-Length: 104857600\r\n\r\n"),
         ("redis", b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$104857600\r\n"),
     ];
@@ -311,7 +312,7 @@ fn a_hundred_megabytes_in_small_chunks_take_linear_time() {
         assert_eq!(out.exchanges.len(), 1, "{name}");
     }
     // Never-ending lines and heads are given up.
-    for name in ["http", "redis", "mysql"] {
+    for name in ["http", "redis", "mysql", "postgresql"] {
         for mid_stream in [false, true] {
             let mut parser = parser(name, mid_stream);
             let (mut streams, mut out) = (Streams::default(), Output::default());
@@ -327,15 +328,22 @@ fn a_hundred_megabytes_in_small_chunks_take_linear_time() {
 
 #[test]
 fn a_million_pipelined_requests_in_one_chunk() {
-    let cases: [(&str, &[u8], &[u8], usize); 2] = [
+    let query = message(b'Q', b"SELECT 1\0");
+    let answer = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
+    let cases: [(&str, &[u8], &[u8], usize); 3] = [
+        ("postgresql", &query, &answer, 1_000_000),
         ("http", b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 204 N\r\n\r\n", 1_000_000),
         ("redis", b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n", 1_000_000),
     ];
     for (name, request, response, count) in cases {
-        let out = common::talk(name, false, &[(C, &request.repeat(count)), (S, &response.repeat(count))]);
+        let startup: &[u8] = if name == "postgresql" { conversations::STARTUP } else { b"" };
+        let asked = [startup, &request.repeat(count)].concat();
+        let ready: &[u8] = if name == "postgresql" { b"Z\0\0\0\x05I" } else { b"" };
+        let answered = [ready, &response.repeat(count)].concat();
+        let out = common::talk(name, false, &[(C, &asked), (S, &answered)]);
         assert_eq!(out.exchanges.len(), count, "{name}");
         assert_eq!(out.exchanges.iter().position(|e| e.response.is_none()), None, "{name} {:?}", out.skipped_bytes);
-        assert_eq!(out.exchanges.last().unwrap().request.end, (request.len() * count) as u64);
+        assert_eq!(out.exchanges.last().unwrap().request.end, asked.len() as u64);
     }
 }
 

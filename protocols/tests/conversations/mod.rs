@@ -127,6 +127,82 @@ pub fn mysql_joined(deprecate_eof: bool) -> Conversation {
     Conversation { protocol: "mysql", sends, ops }
 }
 
+/// A PostgreSQL message.
+pub fn message(kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.extend_from_slice(&(content.len() as u32 + 4).to_be_bytes());
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+/// Messages, one behind the other.
+pub fn messages(list: &[(u8, &[u8])]) -> Vec<u8> {
+    list.iter().flat_map(|(kind, content)| message(*kind, content)).collect()
+}
+
+pub const ROW_DESCRIPTION: &[u8] = b"\0\x01id\0\0\0\x40\x01\0\x01\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0";
+pub const ROW: &[u8] = b"\0\x01\0\0\0\x0242";
+pub const ERROR: &[u8] = b"SERROR\0VERROR\0C22012\0Mdivision by zero\0Fint.c\0L849\0Rint4div\0\0";
+pub const STARTUP: &[u8] = b"\0\0\0\x20\0\x03\0\0user\0app\0database\0shop\0\0";
+
+/// The server's part of a login.
+pub fn postgresql_login() -> Vec<u8> {
+    messages(&[
+        (b'R', b"\0\0\0\0"),
+        (b'S', b"server_version\0\x31\x35.8\0"),
+        (b'K', b"\0\0\0\x2a\x01\x02\x03\x04"),
+        (b'Z', b"I"),
+    ])
+}
+
+fn postgresql_commands() -> (Vec<(bool, Vec<u8>)>, Vec<&'static str>) {
+    let sends = vec![
+        (C, message(b'Q', b"SELECT id FROM t WHERE a = 'x' AND b = 5\0")),
+        (S, messages(&[(b'T', ROW_DESCRIPTION), (b'D', ROW), (b'D', ROW), (b'C', b"SELECT 2\0"), (b'Z', b"I")])),
+        (C, message(b'Q', b"INSERT INTO t VALUES (1, 'a'), (2, 'b')\0")),
+        (S, messages(&[(b'C', b"INSERT 0 2\0"), (b'Z', b"I")])),
+        (
+            C,
+            messages(&[
+                (b'P', b"s1\0SELECT id FROM t WHERE id = $1\0\0\x01\0\0\0\x17"),
+                (b'B', b"\0s1\0\0\x01\0\x01\0\x01\0\0\0\x04\0\0\0\x2a\0\0"),
+                (b'D', b"P\0"),
+                (b'E', b"\0\0\0\0\0"),
+                (b'S', b""),
+            ]),
+        ),
+        (
+            S,
+            messages(&[
+                (b'1', b""),
+                (b'2', b""),
+                (b'T', ROW_DESCRIPTION),
+                (b'D', ROW),
+                (b'C', b"SELECT 1\0"),
+                (b'Z', b"I"),
+            ]),
+        ),
+        (C, message(b'Q', b"SELECT 1/0\0")),
+        (S, messages(&[(b'E', ERROR), (b'Z', b"I")])),
+        (C, messages(&[(b'B', b"\0s1\0\0\0\0\x01\0\0\0\x0242\0\0"), (b'E', b"\0\0\0\0\0"), (b'S', b"")])),
+        (S, messages(&[(b'2', b""), (b'C', b"SELECT 0\0"), (b'Z', b"I")])),
+    ];
+    (sends, vec!["query", "query", "execute", "query", "execute"])
+}
+
+pub fn postgresql() -> Conversation {
+    let (commands, ops) = postgresql_commands();
+    let mut sends = vec![(C, STARTUP.to_vec()), (S, postgresql_login())];
+    sends.extend(commands);
+    Conversation { protocol: "postgresql", sends, ops }
+}
+
+/// Without the login: the recording began later.
+pub fn postgresql_joined() -> Conversation {
+    let (sends, ops) = postgresql_commands();
+    Conversation { protocol: "postgresql", sends, ops }
+}
+
 pub fn all() -> Vec<Conversation> {
-    vec![http(), redis(), mysql(false), mysql(true)]
+    vec![http(), redis(), mysql(false), mysql(true), postgresql()]
 }
