@@ -27,11 +27,6 @@ fn asked(name: &str) -> bool {
     std::env::args().nth(1).is_none_or(|only| only == name)
 }
 
-fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: &[u8], batch: usize) {
-    if !asked(name) {
-        return;
-    }
-    let protocol = REGISTRY.iter().find(|p| p.name == name).expect("a registered protocol");
 fn message(kind: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![kind];
     bytes.extend_from_slice(&(content.len() as u32 + 4).to_be_bytes());
@@ -46,7 +41,10 @@ fn postgresql_answer(begin: &[u8]) -> Vec<u8> {
 }
 
 fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: &[u8], batch: usize) {
-    let protocol = REGISTRY.iter().find(|p| p.name.starts_with(name)).expect("a registered protocol");
+    if !asked(name) {
+        return;
+    }
+    let protocol = REGISTRY.iter().find(|p| p.name == name).expect("a registered protocol");
     let mut parser = (protocol.parser)(&Start { mid_stream, ..Start::default() });
     let (mut streams, mut out) = (Streams::default(), Output::default());
     let (request, response) = (request.repeat(batch), response.repeat(batch));
@@ -64,7 +62,7 @@ fn measure(name: &str, label: &str, mid_stream: bool, request: &[u8], response: 
     let seconds = start.elapsed().as_secs_f64();
     assert_eq!(seen, REQUESTS / batch * batch, "{name}");
     let bytes = (request.len() + response.len()) / batch;
-    println!("{name:6} {label:22} {:>12.0} requests/s ({bytes} bytes each)", seen as f64 / seconds);
+    println!("{name:10} {label:22} {:>12.0} requests/s ({bytes} bytes each)", seen as f64 / seconds);
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -117,7 +115,7 @@ fn measure_http2(label: &str, blocks: [&[u8]; 3], body: &[u8], batch: usize) {
         seconds += start.elapsed().as_secs_f64();
     }
     assert_eq!(seen, REQUESTS / batch * batch, "http2");
-    println!("http2  {label:22} {:>12.0} requests/s ({} bytes each)", seen as f64 / seconds, bytes / seen);
+    println!("http2      {label:22} {:>12.0} requests/s ({} bytes each)", seen as f64 / seconds, bytes / seen);
 }
 
 fn main() {
@@ -147,18 +145,15 @@ fn main() {
     measure("mysql", "query, 2 rows", true, &query, &mysql_answer(), 1);
     let execute = packet(0, b"\x17\x01\0\0\0\0\x01\0\0\0\0\x01\x03\0\x2a\0\0\0");
     measure("mysql", "execute, OK", true, &execute, &packet(1, b"\0\x01\0\x02\0\0\0"), 1);
-    if !asked("sql") {
-        return;
-    }
     let query = message(b'Q', b"SELECT id FROM items WHERE shop = 'north' AND id > 42341 LIMIT 2\0");
-    measure("postgr", "query, 2 rows", true, &query, &postgresql_answer(b""), 1);
+    measure("postgresql", "query, 2 rows", true, &query, &postgresql_answer(b""), 1);
     let execute = [
         message(b'B', b"\0s1\0\0\0\0\x02\0\0\0\x05north\0\0\0\x0542341\0\0"),
         message(b'D', b"P\0"),
         message(b'E', b"\0\0\0\0\0"),
         message(b'S', b""),
     ];
-    measure("postgr", "bind and execute", true, &execute.concat(), &postgresql_answer(&message(b'2', b"")), 1);
+    measure("postgresql", "bind and execute", true, &execute.concat(), &postgresql_answer(&message(b'2', b"")), 1);
     let parsed = [
         message(b'P', b"\0SELECT id FROM items WHERE shop = $1 AND id > $2 LIMIT 2\0\0\0"),
         message(b'B', b"\0\0\0\0\0\x02\0\0\0\x05north\0\0\0\x0542341\0\0"),
@@ -167,7 +162,10 @@ fn main() {
         message(b'S', b""),
     ];
     let answer = postgresql_answer(&[message(b'1', b""), message(b'2', b"")].concat());
-    measure("postgr", "parse to execute", true, &parsed.concat(), &answer, 1);
+    measure("postgresql", "parse to execute", true, &parsed.concat(), &answer, 1);
+    if !asked("sql") {
+        return;
+    }
     let statement = b"SELECT o.id, o.total, c.name FROM orders o JOIN customers c ON c.id = o.customer_id WHERE o.created_at > \
         '2024-05-01 00:00:00' AND o.status IN ('open', 'paid', 'sent') AND c.region = 17 ORDER BY o.created_at DESC LIMIT 50";
     let start = Instant::now();
@@ -176,7 +174,7 @@ fn main() {
     }
     let megabytes = (REQUESTS * statement.len()) as f64 / 1e6;
     println!(
-        "sql    normalise              {:>12.0} MB/s ({} bytes each)",
+        "sql        normalise              {:>12.0} MB/s ({} bytes each)",
         megabytes / start.elapsed().as_secs_f64(),
         statement.len()
     );
@@ -185,5 +183,5 @@ fn main() {
         black_box(sql::normalise(black_box(statement), Dialect::PostgreSql, false));
     }
     let rate = megabytes / start.elapsed().as_secs_f64();
-    println!("sql    normalise, PostgreSQL  {rate:>12.0} MB/s");
+    println!("sql        normalise, PostgreSQL  {rate:>12.0} MB/s");
 }
