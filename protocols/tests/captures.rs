@@ -78,3 +78,39 @@ fn captures_agree_with_other_tools() {
     println!("{equal} equal, {} different without a known reason", different.len());
     assert!(different.is_empty(), "{different:?}");
 }
+
+/// Files of other protocols on whose connections MySQL is right to be found, with the reason.
+const ALSO_MYSQL: &[(&str, &str)] = &[];
+
+#[test]
+fn mysql_is_claimed_where_it_is_spoken_only() {
+    let Some(shared) = std::env::var_os("KFR_SHARED") else {
+        println!("skipped: KFR_SHARED is not set");
+        return;
+    };
+    let root = std::path::Path::new(&shared).join("captures");
+    let mut wrong = Vec::new();
+    for line in std::fs::read_to_string(root.join("expected.jsonl")).unwrap().lines() {
+        let expected: Value = serde_json::from_str(line).unwrap();
+        let file = expected["file"].as_str().unwrap();
+        if expected["protocol"] == "mysql" || ALSO_MYSQL.iter().any(|(name, _)| file.ends_with(name)) {
+            continue;
+        }
+        for mut connection in common::connections(&root.join(file)) {
+            // Joined in the middle as well: the first sends of each are left out one by one.
+            for _ in 0..6 {
+                if let Some((found, out)) = common::decode(&connection, usize::MAX)
+                    && found.name == "mysql"
+                {
+                    wrong.push((file.to_owned(), connection.ports, out.exchanges.len()));
+                }
+                if connection.pieces.len() < 2 {
+                    break;
+                }
+                connection.pieces.remove(0);
+                connection.mid_stream = true;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
