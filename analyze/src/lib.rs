@@ -20,6 +20,7 @@ mod world;
 
 use std::path::PathBuf;
 
+pub use kfr_protocols::{REGISTRY, protocol_named};
 pub use replay::{Input, InputError};
 pub use world::{Analysis, Want, World};
 
@@ -34,10 +35,12 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Show values instead of masking them.
     pub literals: bool,
+    /// Server ports whose protocol (its number in the registry of `kfr-protocols`) is told, not detected.
+    pub port_hints: Vec<(u16, u16)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { memory: 1 << 30, tmp: None, threads: None, literals: false }
+        Self { memory: 1 << 30, tmp: None, threads: None, literals: false, port_hints: Vec::new() }
     }
 }

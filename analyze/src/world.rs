@@ -57,6 +57,8 @@ pub struct World {
     pub step_ns: u64,
     ends: Vec<Ends>,
     literals: bool,
+    /// Port and protocol (its number in the registry).
+    port_hints: Vec<(u16, u16)>,
     want: Want,
 }
 
@@ -91,7 +93,17 @@ impl World {
         let window = facts.window();
         let length = window.map_or(0, |(start, end)| end.saturating_sub(start));
         let step_ns = length.div_ceil(SECOND_NS).div_ceil(MAX_STEPS).max(1) * SECOND_NS;
-        Self { facts, connections, services, window, step_ns, ends, literals: options.literals, want }
+        Self {
+            facts,
+            connections,
+            services,
+            window,
+            step_ns,
+            ends,
+            literals: options.literals,
+            port_hints: options.port_hints.clone(),
+            want,
+        }
     }
 
     /// Whether values are shown instead of masked.
@@ -122,6 +134,18 @@ impl World {
             self.connections.all.get(connection as usize).and_then(|one| self.facts.sockets.get(one.observer));
         let node = observer.and_then(|socket| self.facts.nodes.get(socket.id.0 as usize));
         node.map_or(event_ns, |node| node.clock.wall_ns(event_ns))
+    }
+
+    /// The protocol that the user named for the server's port; for either port where the roles are not known.
+    fn hint(&self, ports: [Option<u16>; 2], observer_is_client: Option<bool>) -> Option<u16> {
+        let [observers, others] = ports;
+        let (first, second) = match observer_is_client {
+            Some(true) => (others, None),
+            Some(false) => (observers, None),
+            None => (others, observers),
+        };
+        let named = |port: Option<u16>| self.port_hints.iter().find(|(hinted, _)| Some(*hinted) == port);
+        named(first).or_else(|| named(second)).map(|(_, protocol)| *protocol)
     }
 
     /// Whether a connection's roles are a guess where its bytes don't tell: the lower port serves.
@@ -164,16 +188,26 @@ impl Context for World {
             node.is_some_and(|node| node.manifest.probes.iter().any(|probe| probe.name == WALK && probe.attached))
         };
         let unlisted = !matches!(observer.transport, Transport::Tcp) && observer.found_by_data && walked();
+        let port = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Ip(_, port) => Some(*port),
+            Endpoint::Path(_) => None,
+        };
+        let ports = [port(&observer.local), port(&observer.remote)];
         let known_role = connection.observer_is_client.is_some() && observer.role != ROLE_UNKNOWN;
         Setup {
             // Sequence numbers mean the same at both ends; counts begin where each end was first seen.
             two_ends: peer.is_some_and(|peer| peer.offset_kind == OFFSET_TCP && observer.offset_kind == OFFSET_TCP),
             observer_is_client: connection.observer_is_client,
-            mid_stream: observer.first_sequences.is_none()
+            // Each datagram is whole.
+            mid_stream: observer.transport != Transport::Udp
+                && observer.first_sequences.is_none()
                 && !(known_role && observer.opened_ns.is_some())
                 && !unlisted,
             first_sequences: observer.first_sequences,
-            opaque: !stream,
+            datagrams: observer.transport == Transport::Udp,
+            opaque: !stream && observer.transport != Transport::Udp,
+            ports,
+            hint: self.hint(ports, connection.observer_is_client),
             literals: self.literals,
         }
     }

@@ -14,6 +14,8 @@ pub const BLOCK_HEADER_BYTES: usize = 96;
 
 /// Flag: the block is (part of) a keyframe: with the other keyframe blocks beside it, it stands for everything before.
 pub const FLAG_KEYFRAME: u16 = 1;
+/// Block flag: rows name peers (datagrams on unconnected sockets).
+pub const FLAG_PEERS: u16 = 2;
 
 /// Flags that a reader has to understand to read the payload. None is defined yet.
 pub const FLAGS_MUST_UNDERSTAND: u16 = 0xFF00;
@@ -29,6 +31,8 @@ pub struct Block {
     pub schema: u16,
     /// It is part of a keyframe.
     pub keyframe: bool,
+    /// Rows of it name peers (datagrams on unconnected sockets): who talks there has to be read from the rows.
+    pub peers: bool,
     /// Which of several sources of one kind it comes from (0 where there is one).
     pub stream: u32,
     /// Number of rows (events, maps).
@@ -44,13 +48,30 @@ pub struct Block {
 impl Block {
     /// A block of `rows` rows of `kind`, schema 1, without times.
     pub fn new(kind: BlockKind, rows: u32) -> Self {
-        Self { kind, schema: 1, keyframe: false, stream: 0, rows, first_row: 0, min_time_ns: 0, max_time_ns: 0 }
+        Self {
+            kind,
+            schema: 1,
+            keyframe: false,
+            peers: false,
+            stream: 0,
+            rows,
+            first_row: 0,
+            min_time_ns: 0,
+            max_time_ns: 0,
+        }
     }
 
     /// The same with the times of its earliest and latest event.
     #[must_use]
     pub fn with_times(mut self, min_time_ns: u64, max_time_ns: u64) -> Self {
         (self.min_time_ns, self.max_time_ns) = (min_time_ns, max_time_ns);
+        self
+    }
+
+    /// The same, saying whether rows name peers.
+    #[must_use]
+    pub fn with_peers(mut self, peers: bool) -> Self {
+        self.peers = peers;
         self
     }
 
@@ -177,6 +198,11 @@ impl BlockEntry {
         self.flags & FLAG_KEYFRAME != 0
     }
 
+    /// Rows of it name peers.
+    pub fn peers(&self) -> bool {
+        self.flags & FLAG_PEERS != 0
+    }
+
     /// Where its zstd frame begins in the file.
     pub fn payload_offset(&self) -> u64 {
         self.offset.saturating_add(u64::from(self.header_len))
@@ -193,6 +219,7 @@ impl BlockEntry {
             kind: self.kind,
             schema: self.schema,
             keyframe: self.keyframe(),
+            peers: self.peers(),
             stream: self.stream,
             rows: self.rows,
             first_row: self.first_row,

@@ -21,8 +21,14 @@ pub struct Manifest {
     pub architecture: String,
     /// Logical CPUs.
     pub cpus: u32,
-    /// Socket hook in use: `sock` or `syscall`.
+    /// Socket hook in use: `sock` or `syscall`; `packets` where the bundle was imported from a packet capture.
     pub socket_hook: String,
+    /// Imports: name of the file that it was made from, without its folder; else empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// Imports: names of the interfaces that the packets were captured on, where the file has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
     /// Each probe, and why it is missing where it is.
     pub probes: Vec<ProbeFact>,
     /// What was asked to be recorded, as given on the command line (`--pid 42`); empty: everything.
@@ -35,7 +41,8 @@ pub struct Manifest {
     pub started_ns: u64,
     /// Event time at which they were detached, ns; 0 in the row at the start.
     pub ended_ns: u64,
-    /// Why the capture ended: `duration`, `signal`, `max-size`, `write-failed`, `error`; empty in the row at the start.
+    /// Why the capture ended: `duration`, `signal`, `max-size`, `write-failed`, `error`; imports: how the file ended,
+    /// `end-of-file`, `truncated`, `damaged`; empty in the row at the start.
     pub end: String,
 }
 
@@ -184,6 +191,7 @@ pub struct LedgerFact {
     /// When, `CLOCK_BOOTTIME` ns.
     pub time_ns: u64,
     /// Counter by name: `events`, `events_lost`, `payload_shrunk`, `sockets_without_state`, `recursion_misses`,
-    /// `rows_not_written`, `payload_limit`, `uring_calls`, `unknown_records`, `counters_unreadable`.
+    /// `rows_not_written`, `payload_limit`, `uring_calls`, `unknown_records`, `counters_unreadable`. Those of imports stand in
+    /// `docs/FORMAT.md`.
     pub counters: BTreeMap<String, u64>,
 }

@@ -3,7 +3,7 @@
 use zstd::zstd_safe::CParameter;
 
 use crate::MAX_RAW_BYTES;
-use crate::block::{BLOCK_HEADER_BYTES, Block, BlockAddress, BlockEntry, FLAG_KEYFRAME};
+use crate::block::{BLOCK_HEADER_BYTES, Block, BlockAddress, BlockEntry, FLAG_KEYFRAME, FLAG_PEERS};
 use crate::error::{BlockError, WriteError};
 use crate::reader::Reader;
 
@@ -115,7 +115,7 @@ impl Compressor {
         self.context.compress_to_buffer(raw, &mut payload).map_err(WriteError::Compression)?;
         Ok(SealedBlock {
             block: *block,
-            flags: if block.keyframe { FLAG_KEYFRAME } else { 0 },
+            flags: if block.keyframe { FLAG_KEYFRAME } else { 0 } | if block.peers { FLAG_PEERS } else { 0 },
             raw_len,
             payload_crc: crc32c::crc32c(&payload),
             payload,

@@ -249,7 +249,7 @@ fn write(
             columns.encode(raw);
             let (first, last) = columns.time_bounds().unwrap_or_default();
             let rows = u32::try_from(columns.len()).unwrap_or(u32::MAX);
-            let block = Block::new(BlockKind::DATA, rows).with_times(first, last);
+            let block = Block::new(BlockKind::DATA, rows).with_times(first, last).with_peers(columns.has_peers());
             columns.clear();
             // Nobody takes it back after the end.
             let _ = recycle.send(columns);

@@ -59,6 +59,8 @@ pub enum Command {
     /// Record what the kernel sees into a bundle
     #[cfg(all(target_os = "linux", feature = "capture"))]
     Capture(CaptureOptions),
+    /// Make a bundle of a packet capture
+    Import(ImportOptions),
     /// Show what a bundle holds
     Info(InfoOptions),
     /// Check that a bundle is whole
@@ -130,6 +132,19 @@ pub enum Hook {
 }
 
 #[derive(Debug, Args)]
+pub struct ImportOptions {
+    /// The capture, pcap or pcapng; `-` is standard input
+    #[arg(value_name = "X.pcap")]
+    pub capture: PathBuf,
+    /// Where the bundle goes: a file, no device, pipe or link; `-` is standard output
+    #[arg(short, long, value_name = "F.kfr")]
+    pub output: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct InfoOptions {
     /// The bundle
     pub bundle: PathBuf,
@@ -159,6 +174,9 @@ pub struct ReplayOptions {
     /// Threads to use, at most 64; changes time, never a result [default: one a core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
+    /// Take what a server's port speaks for this protocol instead of detecting it (repeatable)
+    #[arg(long, value_name = "PORT=PROTOCOL", value_parser = port_hint)]
+    pub port_hint: Vec<(u16, u16)>,
     /// Show values (SQL literals, query strings, command-line secrets) instead of masking them
     #[arg(long)]
     pub literals: bool,
@@ -246,6 +264,18 @@ fn threads(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected a number of threads, at least 1".to_string())
 }
 
+/// `6033=mysql`: a port and the number of a protocol in the registry.
+fn port_hint(text: &str) -> Result<(u16, u16), String> {
+    let (port, name) = text.split_once('=').ok_or("expected a port and a protocol, as in 6033=mysql")?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or("expected a port from 1 to 65535 before the =")?;
+    let known = || {
+        let names: Vec<&str> = kfr_analyze::REGISTRY.iter().map(|protocol| protocol.name).collect();
+        format!("the protocols are {}", names.join(", "))
+    };
+    let (number, _) = kfr_analyze::protocol_named(name).ok_or_else(known)?;
+    Ok((port, number))
+}
+
 /// `10%` or `10`.
 #[cfg_attr(not(feature = "capture"), allow(dead_code))]
 fn percent(text: &str) -> Result<u32, String> {
@@ -275,6 +305,9 @@ mod tests {
         assert_eq!(size_from_1mib("1MiB"), Ok(1 << 20));
         assert!(size_from_1mib("1023KiB").unwrap_err().contains("1MiB"));
         assert_eq!(threads("100000"), Ok(100_000));
+        assert_eq!(port_hint("6033=mysql"), Ok((6033, kfr_analyze::protocol_named("mysql").unwrap().0)));
+        assert!(port_hint("0=mysql").is_err() && port_hint("mysql").is_err());
+        assert!(port_hint("80=gopher").unwrap_err().contains("http"));
         assert!(threads("0").unwrap_err().contains("at least 1") && threads("-1").is_err());
     }
 

@@ -139,8 +139,15 @@ fn print_info(
     writeln!(out, "payload    {}", if header.redaction == 0 { "raw" } else { "redacted" })?;
     if let Some(manifest) = manifest {
         let (tool, version) = (shown(&manifest.tool), shown(&manifest.version));
-        writeln!(out, "recorded   by {tool} {version} on kernel {}", shown(&manifest.kernel))?;
+        if manifest.source.is_empty() {
+            writeln!(out, "recorded   by {tool} {version} on kernel {}", shown(&manifest.kernel))?;
+        } else {
+            writeln!(out, "imported   by {tool} {version} from {}", shown(&manifest.source))?;
+        }
         writeln!(out, "hook       {}", shown(&manifest.socket_hook))?;
+        if !manifest.interfaces.is_empty() {
+            writeln!(out, "interfaces {}", shown(&manifest.interfaces.join(" ")))?;
+        }
         if !manifest.filters.is_empty() {
             writeln!(out, "filters    {}", shown(&manifest.filters.join(" ")))?;
         }

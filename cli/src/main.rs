@@ -4,6 +4,7 @@ mod args;
 #[cfg(all(target_os = "linux", feature = "capture"))]
 mod capture;
 mod exit;
+mod import;
 mod inspect;
 mod replay;
 mod target;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Preflight(options) => capture::preflight(&options),
         #[cfg(all(target_os = "linux", feature = "capture"))]
         Command::Capture(options) => capture::capture(&options, terminal),
+        Command::Import(options) => import::import(&options, terminal),
         Command::Info(options) => inspect::info(&options),
         Command::Verify(options) => inspect::verify(&options),
         Command::Analyze(options) => replay::analyze(&options, terminal),

@@ -25,7 +25,13 @@ fn open(paths: &[PathBuf]) -> Result<Vec<Input>, Failure> {
 }
 
 fn options(replay: &ReplayOptions) -> Options {
-    Options { memory: replay.memory, tmp: replay.tmp.clone(), threads: replay.threads, literals: replay.literals }
+    Options {
+        memory: replay.memory,
+        tmp: replay.tmp.clone(),
+        threads: replay.threads,
+        literals: replay.literals,
+        port_hints: replay.port_hint.clone(),
+    }
 }
 
 fn done(losses: bool) -> Done {

@@ -67,7 +67,7 @@ pub fn connection_record(analysis: &Analysis, number: u32) -> Option<ConnectionR
     let connection = world.connections.all.get(number as usize)?;
     let observer = world.facts.sockets.get(connection.observer)?;
     let peer = connection.peer.and_then(|peer| world.facts.sockets.get(peer));
-    let totals = analysis.totals.get(number as usize).copied().unwrap_or_default();
+    let totals = analysis.totals.get(number as usize).cloned().unwrap_or_default();
     let observer_is_client = totals.observer_is_client.unwrap_or_else(|| world.guess_observer_is_client(number));
     let (client, server) = world.sides(number, observer_is_client);
     let (client_service, server_service) = world.services_of(number, observer_is_client);
@@ -90,7 +90,7 @@ pub fn connection_record(analysis: &Analysis, number: u32) -> Option<ConnectionR
         (totals.mid_stream, "mid_stream"),
         (totals.gaps > 0, "gap"),
         (totals.order_uncertain > 0, "order_uncertain"),
-        (totals.encrypted, "encrypted"),
+        (totals.tls.is_some(), "encrypted"),
         (totals.skipped_bytes > 0, "skipped_bytes"),
         (totals.observer_is_client.is_none(), "roles_guessed"),
     ] {
@@ -98,7 +98,7 @@ pub fn connection_record(analysis: &Analysis, number: u32) -> Option<ConnectionR
             flags.push(name);
         }
     }
-    let protocol = if totals.encrypted {
+    let protocol = if totals.tls.is_some() {
         Some("tls")
     } else {
         totals.protocol.and_then(|protocol| REGISTRY.get(usize::from(protocol))).map(|protocol| protocol.name)

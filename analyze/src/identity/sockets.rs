@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use kfr_bundle::Address;
 use kfr_bundle::events::{
     FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, OFFSET_TCP, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN,
     SEEN_BY_DATA, SocketEvent, StateEvent, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent,
 };
-use rustc_hash::FxHashMap;
+use kfr_bundle::{Address, Peer};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_SYN_SENT: u8 = 2;
@@ -16,6 +16,9 @@ const TCP_FIN_WAIT1: u8 = 4;
 const TCP_CLOSE: u8 = 7;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LISTEN: u8 = 10;
+
+/// Ends of unconnected sockets that are told apart; datagrams of further ones count as their socket's.
+const MAX_PEERS: usize = 1 << 20;
 
 /// A socket: the bundle's number on the command line, and the socket's name in it.
 pub type SocketId = (u32, u64);
@@ -155,6 +158,11 @@ pub struct FailedConnect {
 pub struct Sockets {
     all: Vec<Socket>,
     index: FxHashMap<SocketId, u32>,
+    /// An unconnected socket talks to many: each is a socket of its own here.
+    peers: FxHashMap<(SocketId, Peer), u32>,
+    /// Those that have been seen, in the order of the file.
+    seen_peers: Vec<(SocketId, Peer, u64, Address)>,
+    known_peers: FxHashSet<(SocketId, Peer)>,
     /// (bundle, netns, port) that somebody listens on.
     listening: BTreeSet<(u32, u64, u16)>,
 }
@@ -316,8 +324,36 @@ impl Sockets {
         }
     }
 
+    /// Adds whom an unconnected socket talked to, by a datagram of his.
+    pub fn add_peer(&mut self, id: SocketId, peer: Peer, time_ns: u64, evidence: Address) {
+        if self.known_peers.len() < MAX_PEERS && self.known_peers.insert((id, peer)) {
+            self.seen_peers.push((id, peer, time_ns, evidence));
+        }
+    }
+
+    /// Number of the socket that stands for an unconnected socket's talk with `peer`.
+    pub fn find_peer(&self, id: SocketId, peer: Peer) -> Option<u32> {
+        self.peers.get(&(id, peer)).copied()
+    }
+
+    /// Makes a socket of each end that an unconnected one talked to.
+    fn split_unconnected(&mut self) {
+        self.known_peers = FxHashSet::default();
+        for (id, peer, time_ns, evidence) in std::mem::take(&mut self.seen_peers) {
+            let remote = endpoint(peer.family, peer.address, peer.port);
+            let Some(base) = self.find(id).and_then(|index| self.all.get(index as usize)) else { continue };
+            if matches!(remote, Endpoint::Path(_)) {
+                continue;
+            }
+            let socket = Socket { remote, first_seen_ns: time_ns, evidence: Some(evidence), ..base.clone() };
+            self.peers.insert((id, peer), self.all.len() as u32);
+            self.all.push(socket);
+        }
+    }
+
     /// Decides roles that no event told: a local port that somebody listens on is a server's.
     pub fn finish(&mut self) {
+        self.split_unconnected();
         for socket in &mut self.all {
             if socket.role != ROLE_UNKNOWN {
                 continue;

@@ -132,7 +132,7 @@ fn match_ends(all: &[Socket]) -> FxHashMap<u32, (u32, KnownBy)> {
             continue;
         }
         match socket.transport {
-            Transport::Tcp | Transport::Mptcp => {
+            Transport::Tcp | Transport::Mptcp | Transport::Udp => {
                 let mirrored = by_address.get_mut(&(&socket.remote, &socket.local));
                 let found = mirrored.and_then(|list| {
                     let at = list

@@ -11,19 +11,13 @@ use kfr_bundle::events::{
     DIRECTION_SENT, MISSING_COMPAT, MISSING_FAULT, MISSING_MESSAGE_INDEX, MISSING_NOT_THIS_CALL, MISSING_PEER_KEEPS,
     MISSING_SEGMENTS, OFFSET_TCP,
 };
-use kfr_protocols::{Exchange, Flags, Hole, HoleKind, Output, Parser, Prefix, REGISTRY, Streams, detect};
+use kfr_protocols::{Decoder, End, Exchange, Flags, Hole, HoleKind, Output, Stream, TlsFacts};
 
 use crate::model::{Evidence, Request};
 use crate::replay::sequencer::{Call, Sequencer, Step};
 use crate::replay::staged::Staged;
 use crate::replay::times::{CallTime, CallTimes};
 
-/// Bytes of each direction that detection looks at.
-const PREFIX_BYTES: usize = 4096;
-/// Chunks that may wait for detection.
-const MAX_HELD: usize = 64;
-/// Times that detection starts over behind the first chunk before a connection counts as unknown.
-const MAX_ATTEMPTS: u32 = 256;
 /// Observer's calls that may wait for the other end's payload, and how long, in event time.
 const MAX_QUEUED: usize = 256;
 const MAX_QUEUE_NS: u64 = 500_000_000;
@@ -66,16 +60,22 @@ pub struct Setup {
     pub mid_stream: bool,
     /// TCP: sequence numbers of the first byte (sent, received) by the observer.
     pub first_sequences: Option<(u32, u32)>,
-    /// No stream at all (datagrams): counted, not decoded.
+    /// Each event is a datagram: whole, and in the order in which its socket saw it.
+    pub datagrams: bool,
+    /// Neither a stream nor datagrams that anybody reads: counted, not decoded.
     pub opaque: bool,
+    /// Ports of the observer's end and of the other one, where there are any.
+    pub ports: [Option<u16>; 2],
+    /// The protocol, where the user said it: its number in the registry.
+    pub hint: Option<u16>,
     /// Show values.
     pub literals: bool,
 }
 
 /// What a connection comes to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionTotals {
-    /// Index in the registry of protocols; `None`: unknown.
+    /// Index in the registry of protocols, of several that of most requests; `None`: unknown.
     pub protocol: Option<u16>,
     /// Whether the observer is the client; `None`: never known.
     pub observer_is_client: Option<bool>,
@@ -91,8 +91,8 @@ pub struct ConnectionTotals {
     pub skipped_bytes: u64,
     /// Calls whose order is a guess.
     pub order_uncertain: u64,
-    /// Looks like TLS.
-    pub encrypted: bool,
+    /// What its TLS handshake showed; `Some` wherever TLS was spoken.
+    pub tls: Option<Box<TlsFacts>>,
     /// Its start was not seen.
     pub mid_stream: bool,
     /// First and last event time.
@@ -120,10 +120,11 @@ struct Way {
     staged: Staged,
     observer_times: CallTimes,
     peer_times: CallTimes,
-    started: bool,
+    /// Bytes of datagrams so far: they have no offsets of their own.
+    datagram_bytes: u64,
 }
 
-/// A chunk that waits, for detection or for the other end's payload.
+/// A chunk that waits for the other end's payload.
 #[derive(Debug)]
 struct Chunk {
     way: usize,
@@ -135,15 +136,6 @@ struct Chunk {
     payload: Option<Vec<u8>>,
 }
 
-enum Stage {
-    /// The protocol is not known yet.
-    Undecided { held: VecDeque<Chunk>, attempts: u32 },
-    /// A decoder is at work.
-    Decoding(Box<dyn Parser>),
-    /// Unknown, encrypted, or no stream.
-    Opaque,
-}
-
 /// A connection at work.
 pub struct Live {
     setup: Setup,
@@ -151,11 +143,14 @@ pub struct Live {
     parked: Vec<Vec<u8>>,
     free: Vec<u32>,
     queue: VecDeque<Chunk>,
-    stage: Stage,
-    streams: Streams,
+    decoder: Decoder,
     totals: ConnectionTotals,
     /// Flags for exchanges to come, from what replay saw.
     flags: Flags,
+    /// Nobody reads it: what only reading needs was given back.
+    ways_forgotten: bool,
+    /// Requests by protocol: a connection may carry several, one inside the other or one after the other.
+    by_protocol: Vec<(u16, u64)>,
 }
 
 /// Where requests go.
@@ -164,7 +159,6 @@ pub type Requests<'a> = &'a mut dyn FnMut(Request);
 impl Live {
     /// A connection of which nothing was seen yet.
     pub fn new(setup: Setup) -> Self {
-        let stage = if setup.opaque { Stage::Opaque } else { Stage::Undecided { held: VecDeque::new(), attempts: 0 } };
         let mut ways = [Way::default(), Way::default()];
         if let Some((sent, received)) = setup.first_sequences {
             for (way, sequence) in ways.iter_mut().zip([sent, received]) {
@@ -184,10 +178,18 @@ impl Live {
             parked: Vec::new(),
             free: Vec::new(),
             queue: VecDeque::new(),
-            stage,
-            streams: Streams::default(),
+            decoder: Decoder::new(kfr_protocols::Setup {
+                options: kfr_protocols::Options { literals: setup.literals },
+                mid_stream: setup.mid_stream,
+                datagrams: setup.datagrams,
+                near_is_client: setup.observer_is_client,
+                ports: setup.ports,
+                hint: setup.hint,
+            }),
             totals,
             flags: Flags::default(),
+            ways_forgotten: false,
+            by_protocol: Vec::new(),
         }
     }
 
@@ -205,11 +207,15 @@ impl Live {
         {
             *bytes += u64::from(event.length);
         }
-        if matches!(self.stage, Stage::Opaque) || (!event.observers && !self.setup.two_ends) {
+        if self.is_opaque() || (!event.observers && !self.setup.two_ends) {
             return;
         }
         let Some(state) = self.ways.get_mut(way) else { return };
-        let offset = if event.offset_kind == OFFSET_TCP {
+        let offset = if self.setup.datagrams {
+            let offset = state.datagram_bytes;
+            state.datagram_bytes += u64::from(event.length);
+            offset
+        } else if event.offset_kind == OFFSET_TCP {
             let reference = if state.observed.next().is_some() { &state.observed } else { &state.peered };
             reference.unwrap_sequence(event.offset as u32)
         } else {
@@ -354,48 +360,10 @@ impl Live {
         out: &mut Output,
         requests: Requests<'_>,
     ) {
-        match &mut self.stage {
-            Stage::Opaque => {
-                if let Some(state) = self.ways.get_mut(way) {
-                    state.staged.drop_before(offset + length);
-                }
-            }
-            Stage::Undecided { .. } => {
-                let payload = payload.map(<[u8]>::to_vec);
-                self.hold(Chunk { way, offset, length, time_ns: self.totals.last_ns, kind, payload });
-                self.decide(false, out, requests);
-            }
-            Stage::Decoding(_) => {
-                self.push_bytes(way, offset, length, kind, payload);
-                self.decode(out, requests);
-            }
-        }
-    }
-
-    fn hold(&mut self, mut chunk: Chunk) {
-        if chunk.payload.is_none()
-            && let Some(state) = self.ways.get_mut(chunk.way)
-        {
-            // Take the other end's bytes out now, through a stream that knows holes.
-            let mut stream = kfr_protocols::Stream::default();
-            stream.start_at(chunk.offset);
-            state.staged.move_into(chunk.offset, chunk.length, &mut stream);
-            chunk.payload = Some(stream.bytes().to_vec());
-        }
-        if let Stage::Undecided { held, .. } = &mut self.stage {
-            held.push_back(chunk);
-        }
-    }
-
-    fn push_bytes(&mut self, way: usize, offset: u64, length: u64, kind: HoleKind, payload: Option<&[u8]>) {
-        let client_way = usize::from(self.totals.observer_is_client == Some(false));
-        let stream = if way == client_way { &mut self.streams.client } else { &mut self.streams.server };
         let Some(state) = self.ways.get_mut(way) else { return };
-        if !state.started {
-            state.started = true;
-            stream.start_at(offset);
-        }
-        match payload {
+        let end = if way == 0 { End::Near } else { End::Far };
+        let staged = &mut state.staged;
+        let fill = |stream: &mut Stream| match payload {
             Some(payload) => {
                 stream.push(payload);
                 let missing = length.saturating_sub(payload.len() as u64);
@@ -403,73 +371,15 @@ impl Live {
                     stream.push_hole(Hole { length: missing, kind });
                 }
             }
-            None => state.staged.move_into(offset, length, stream),
-        }
-    }
-
-    /// Asks who speaks here; once somebody does, feeds what was held.
-    fn decide(&mut self, complete: bool, out: &mut Output, requests: Requests<'_>) {
-        loop {
-            let Stage::Undecided { held, attempts } = &mut self.stage else { return };
-            if held.is_empty() {
-                return;
-            }
-            let full = complete || held.len() >= MAX_HELD;
-            let prefixes = [prefix(held, 0), prefix(held, 1)];
-            let mid_stream = self.setup.mid_stream || *attempts > 0;
-            match judge(&prefixes, self.totals.observer_is_client, mid_stream, full) {
-                Verdict::Speaks(protocol, observer_is_client) => {
-                    self.totals.observer_is_client = Some(observer_is_client);
-                    self.begin(protocol, mid_stream, out, requests);
-                    return;
-                }
-                Verdict::Wait => return,
-                Verdict::Nobody => {
-                    if prefixes.iter().any(|bytes| looks_like_tls(bytes)) {
-                        self.totals.encrypted = true;
-                        self.become_opaque();
-                        return;
-                    }
-                    // Somewhere behind the first chunk a message may begin.
-                    *attempts += 1;
-                    if *attempts >= MAX_ATTEMPTS {
-                        self.become_opaque();
-                        return;
-                    }
-                    held.pop_front();
-                }
-            }
-        }
-    }
-
-    fn become_opaque(&mut self) {
-        self.stage = Stage::Opaque;
-        for way in &mut self.ways {
-            *way = Way::default();
-        }
-        self.queue.clear();
-        self.parked.clear();
-        self.free.clear();
-    }
-
-    fn begin(&mut self, protocol: u16, mid_stream: bool, out: &mut Output, requests: Requests<'_>) {
-        let Some(entry) = REGISTRY.get(usize::from(protocol)) else { return };
-        let options = kfr_protocols::Options { literals: self.setup.literals };
-        self.totals.protocol = Some(protocol);
-        let parser = Stage::Decoding((entry.parser)(options, mid_stream));
-        let Stage::Undecided { held, .. } = std::mem::replace(&mut self.stage, parser) else { return };
-        for chunk in held {
-            self.push_bytes(chunk.way, chunk.offset, chunk.length, chunk.kind, chunk.payload.as_deref());
-            self.decode(out, requests);
-        }
-    }
-
-    fn decode(&mut self, out: &mut Output, requests: Requests<'_>) {
-        let Stage::Decoding(parser) = &mut self.stage else { return };
-        parser.parse(&mut self.streams, out);
-        self.streams.client.rest();
-        self.streams.server.rest();
+            None => staged.move_into(offset, length, stream),
+        };
+        self.decoder.push(end, offset, fill, out);
         self.emit(out, requests);
+    }
+
+    /// True if nothing is read any more.
+    fn is_opaque(&self) -> bool {
+        self.setup.opaque || self.decoder.is_opaque()
     }
 
     /// Gives back memory that only a busy connection needs.
@@ -486,8 +396,7 @@ impl Live {
             self.free = Vec::new();
         }
         self.queue.shrink_to_fit();
-        self.streams.client.rest_long();
-        self.streams.server.rest_long();
+        self.decoder.rest();
     }
 
     /// Turns what the decoder put out into requests.
@@ -498,16 +407,22 @@ impl Live {
         }
         let skipped = std::mem::take(&mut out.skipped_bytes);
         self.totals.skipped_bytes += skipped.iter().sum::<u64>();
-        if std::mem::take(&mut out.rejected) {
-            self.totals.protocol = None;
-            self.become_opaque();
-        } else if let Some(switched) = out.switched.take() {
-            self.totals.encrypted |= matches!(switched.to, kfr_protocols::SwitchedTo::Tls);
+        if out.tls.is_some() {
+            self.totals.tls = out.tls.take();
+        }
+        if self.decoder.is_opaque() && !self.ways_forgotten {
+            self.ways_forgotten = true;
+            for way in &mut self.ways {
+                *way = Way::default();
+            }
+            self.queue.clear();
+            self.parked = Vec::new();
+            self.free = Vec::new();
         }
     }
 
     fn request(&mut self, mut exchange: Exchange) -> Request {
-        let observer_is_client = self.totals.observer_is_client != Some(false);
+        let observer_is_client = self.decoder.near_is_client() != Some(false);
         let [sent, received] = &mut self.ways;
         let (ask, answer) = if observer_is_client { (sent, received) } else { (received, sent) };
         let first = ask.observer_times.at(exchange.request.start);
@@ -542,11 +457,16 @@ impl Live {
         exchange.flags.insert(std::mem::take(&mut self.flags));
         let number = self.totals.requests;
         self.totals.requests += 1;
+        let protocol = exchange.protocol.unwrap_or_default();
+        match self.by_protocol.iter_mut().find(|(known, _)| *known == protocol) {
+            Some((_, requests)) => *requests += 1,
+            None => self.by_protocol.push((protocol, 1)),
+        }
         Request {
             connection: 0,
             number,
             observer_is_client,
-            protocol: self.totals.protocol.unwrap_or_default(),
+            protocol,
             exchange,
             start_ns,
             ttfb_ns,
@@ -571,18 +491,19 @@ impl Live {
             }
         }
         self.release(u64::MAX, true, out, requests);
-        self.decide(true, out, requests);
-        if let Stage::Decoding(parser) = &mut self.stage {
-            self.streams.client.close();
-            self.streams.server.close();
-            parser.finish(&mut self.streams, out);
-            self.emit(out, requests);
-        }
+        self.decoder.finish(out);
+        self.emit(out, requests);
     }
 
     /// What it came to.
-    pub fn totals(&self) -> ConnectionTotals {
-        self.totals
+    pub fn into_totals(self) -> ConnectionTotals {
+        // That of most requests; of as many, the one that came first.
+        let most = self.by_protocol.iter().rev().max_by_key(|(_, requests)| *requests);
+        ConnectionTotals {
+            protocol: self.decoder.protocol().map(|first| most.map_or(first, |(protocol, _)| *protocol)),
+            observer_is_client: self.decoder.near_is_client(),
+            ..self.totals
+        }
     }
 }
 
@@ -629,49 +550,4 @@ fn other_end_may_keep(missing: u8) -> bool {
             | MISSING_SEGMENTS
             | MISSING_MESSAGE_INDEX
     )
-}
-
-/// The first bytes of one direction, up to the first hole.
-fn prefix(held: &VecDeque<Chunk>, way: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for chunk in held.iter().filter(|chunk| chunk.way == way) {
-        let payload = chunk.payload.as_deref().unwrap_or_default();
-        let room = PREFIX_BYTES - bytes.len();
-        bytes.extend_from_slice(payload.get(..room.min(payload.len())).unwrap_or_default());
-        if bytes.len() >= PREFIX_BYTES || (payload.len() as u64) < chunk.length {
-            break;
-        }
-    }
-    bytes
-}
-
-enum Verdict {
-    Speaks(u16, bool),
-    Wait,
-    Nobody,
-}
-
-fn judge(prefixes: &[Vec<u8>; 2], observer_is_client: Option<bool>, mid_stream: bool, complete: bool) -> Verdict {
-    let [sent, received] = prefixes;
-    let mut wait = false;
-    for orientation in [true, false] {
-        if observer_is_client.is_some_and(|known| known != orientation) {
-            continue;
-        }
-        let (client, server) = if orientation { (sent, received) } else { (received, sent) };
-        match detect(&Prefix { client, server, mid_stream, complete }) {
-            Ok(Some(protocol)) => {
-                let index = REGISTRY.iter().position(|entry| std::ptr::eq(entry, protocol));
-                return Verdict::Speaks(index.unwrap_or_default() as u16, orientation);
-            }
-            Ok(None) => {}
-            Err(()) => wait = true,
-        }
-    }
-    if wait { Verdict::Wait } else { Verdict::Nobody }
-}
-
-/// A TLS record that carries a handshake (RFC 8446, section 5.1): type 22, version 3.x.
-fn looks_like_tls(bytes: &[u8]) -> bool {
-    matches!(bytes, [22, 3, 0..=4, ..]) || matches!(bytes, [20 | 21 | 23, 3, 0..=4, high, ..] if *high <= 0x48)
 }

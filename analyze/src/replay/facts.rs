@@ -3,7 +3,7 @@
 use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
 use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::rows::{Anchor, row_numbers};
-use kfr_bundle::{BlockEntry, BlockKind, Row, decode_maps, decode_rows};
+use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
 use serde::de::DeserializeOwned;
 
 use crate::clocks::Clock;
@@ -75,6 +75,9 @@ impl Facts {
                 BlockKind::DATA => {
                     let (first, last) = node.window.unwrap_or((u64::MAX, 0));
                     node.window = Some((first.min(entry.min_time_ns), last.max(entry.max_time_ns)));
+                    if entry.peers() {
+                        self.read_peers(bundle, input, entry);
+                    }
                 }
                 BlockKind::MANIFEST => {
                     let mut bad = 0;
@@ -143,6 +146,17 @@ impl Facts {
         };
         node.host.sort_by_key(|sample| sample.time_ns);
         self.nodes.push(node);
+    }
+
+    /// Whom unconnected sockets talk to stands in the datagrams only. A block that can't be read is counted by replay.
+    fn read_peers(&mut self, bundle: u32, input: &Input, entry: &BlockEntry) {
+        let Some(block) = input.raw(entry).and_then(|raw| DataBlock::decode(raw, entry.first_row).ok()) else { return };
+        for row in 0..block.len() {
+            if let (Some(peer), Some(flow)) = (block.peer(row), block.flow_of(row)) {
+                let (time_ns, address) = (block.time_ns.get(row), entry.address.row(block.row_number(row)));
+                self.sockets.add_peer((bundle, flow.socket), peer, time_ns.copied().unwrap_or_default(), address);
+            }
+        }
     }
 
     /// First and last moment of all data, wall clock ns.

@@ -113,14 +113,14 @@ impl Shard {
             let mut requests = collect(context, connection, &mut self.output.produce);
             live.finish(&mut self.decoded, &mut requests);
         }
-        let totals = live.totals();
+        let totals = live.into_totals();
         let ledger = &mut self.output.ledger;
         ledger.gaps += totals.gaps;
         ledger.unseen_bytes += totals.gap_bytes;
         ledger.skipped_bytes += totals.skipped_bytes;
         ledger.order_uncertain += totals.order_uncertain;
         let bytes = totals.bytes.iter().sum::<u64>();
-        if totals.encrypted {
+        if totals.tls.is_some() {
             ledger.encrypted_connections += 1;
             ledger.encrypted_bytes += bytes;
         } else if totals.protocol.is_none() {

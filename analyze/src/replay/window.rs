@@ -30,6 +30,8 @@ struct Decoded {
     entry: BlockEntry,
     /// By flow: connection, and whether the socket is its observer.
     owners: Vec<(u32, bool)>,
+    /// The same by row, in its order, where an unconnected socket's peer decides.
+    peers: Vec<(u32, (u32, bool))>,
     /// By shard: numbers of its rows.
     rows: Vec<Vec<u32>>,
     runs: Vec<Run>,
@@ -138,17 +140,17 @@ fn decode(
         .iter()
         .map(|flow| {
             let socket = sockets.find((bundle, flow.socket));
-            let owner = socket.and_then(|socket| Some((socket, connections.of(socket)?)));
-            owner.map_or((NOBODY, false), |(socket, connection)| {
-                let observes = connections.all.get(connection as usize).is_some_and(|one| one.observer == socket);
-                (connection, observes)
-            })
+            socket.and_then(|socket| owner_of(connections, socket)).unwrap_or((NOBODY, false))
         })
         .collect();
+    let mut peers = Vec::new();
     let mut rows: Vec<Vec<u32>> = vec![Vec::new(); SHARDS];
     let mut strangers = 0;
     for (row, flow) in block.flow.iter().enumerate() {
-        match owners.get(*flow as usize) {
+        let talk = block.peer(row).and_then(|peer| sockets.find_peer((bundle, block.flow_of(row)?.socket), peer));
+        let talk = talk.and_then(|socket| owner_of(connections, socket));
+        peers.extend(talk.map(|owner| (row as u32, owner)));
+        match talk.as_ref().or(owners.get(*flow as usize)) {
             Some((connection, _)) if *connection != NOBODY => {
                 if let Some(list) = rows.get_mut(*connection as usize % SHARDS) {
                     list.push(row as u32);
@@ -158,13 +160,25 @@ fn decode(
         }
     }
     let runs = runs_of(&block);
-    Some(Decoded { block, bundle, entry: *entry, owners, rows, runs, strangers })
+    Some(Decoded { block, bundle, entry: *entry, owners, peers, rows, runs, strangers })
 }
 
-fn replay_rows(decoded: &Decoded, number: usize, shard: &mut Shard, context: &dyn Context) {
-    for row in decoded.rows.get(number).into_iter().flatten() {
-        let Some(row) = decoded.block.row(*row as usize) else { continue };
-        let Some((connection, observers)) = decoded.owners.get(row.flow as usize).copied() else { continue };
+/// The connection that a socket belongs to, and whether it is its observer.
+fn owner_of(connections: &Connections, socket: u32) -> Option<(u32, bool)> {
+    let connection = connections.of(socket)?;
+    let observes = connections.all.get(connection as usize).is_some_and(|one| one.observer == socket);
+    Some((connection, observes))
+}
+
+fn replay_rows(decoded: &Decoded, shard_number: usize, shard: &mut Shard, context: &dyn Context) {
+    for number in decoded.rows.get(shard_number).into_iter().flatten() {
+        let Some(row) = decoded.block.row(*number as usize) else { continue };
+        let talk = row.peer.and_then(|_| decoded.peers.binary_search_by_key(number, |(row, _)| *row).ok());
+        let owner = match talk.and_then(|at| decoded.peers.get(at)) {
+            Some((_, owner)) => Some(*owner),
+            None => decoded.owners.get(row.flow as usize).copied(),
+        };
+        let Some((connection, observers)) = owner else { continue };
         let event = Event {
             observers,
             direction: row.direction,

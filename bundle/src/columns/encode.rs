@@ -99,6 +99,11 @@ impl DataColumns {
         self.events.len()
     }
 
+    /// Whether rows name peers.
+    pub fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()

@@ -392,12 +392,12 @@ fn protocols(analysis: &Analysis) -> Vec<ProtocolShare> {
     let mut shares: BTreeMap<(bool, &str), ProtocolShare> = BTreeMap::new();
     for totals in analysis.totals.iter().filter(|totals| totals.first_ns > 0) {
         let known = totals.protocol.and_then(|protocol| REGISTRY.get(usize::from(protocol)));
-        let name = if totals.encrypted { "tls" } else { known.map_or("unknown", |protocol| protocol.name) };
+        let name = if totals.tls.is_some() { "tls" } else { known.map_or("unknown", |protocol| protocol.name) };
         let share = shares.entry((known.is_none(), name)).or_default();
         share.protocol = name.to_string();
         share.connections += 1;
         share.bytes += totals.bytes.iter().sum::<u64>();
-        share.encrypted = totals.encrypted;
+        share.encrypted = totals.tls.is_some();
         share.requests = known.map(|_| share.requests.unwrap_or_default() + totals.requests);
     }
     shares.into_values().collect()

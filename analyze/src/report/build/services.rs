@@ -213,7 +213,7 @@ fn traffic(analysis: &Analysis) -> BTreeMap<(u32, u32, &'static str), Traffic> {
         let observer_is_client = totals.observer_is_client.unwrap_or_else(|| world.guess_observer_is_client(number));
         let (client, server) = world.services_of(number, observer_is_client);
         let name = match totals.protocol.and_then(|protocol| REGISTRY.get(usize::from(protocol))) {
-            _ if totals.encrypted => "tls",
+            _ if totals.tls.is_some() => "tls",
             Some(protocol) => protocol.name,
             None => "unknown",
         };
