@@ -66,7 +66,9 @@ fn several_results_are_one_answer() {
         &[b"\x01", COLUMN, EOF, b"\x011", more, b"\0\x02\0\x0a\0\0\0", b"\x01", COLUMN, EOF, more, b"\0\0\0\x02\0\0\0"],
     );
     let out = logged_in(0, &[(C, query("CALL p()")), (S, results), (C, packet(0, b"\x0e")), (S, packet(1, OK))]);
-    assert_eq!(short(&out), ["query call p() Ok 3", "ping - Ok -"]);
+    // One row was sent; the two that were changed are told apart.
+    assert_eq!(short(&out), ["query call p() Ok 1", "ping - Ok -"]);
+    assert_eq!(out.exchanges[0].sql.as_ref().and_then(|facts| facts.affected), Some(2));
 }
 
 #[test]
@@ -249,7 +251,7 @@ fn the_user_changes() {
 }
 
 #[test]
-fn tls_and_compression_end_reading() {
+fn tls_ends_reading() {
     // page_protocol_connection_phase_packets_protocol_ssl_request.html.
     let mut request = (1u32 << 11 | 1 << 9).to_le_bytes().to_vec();
     request.extend_from_slice(&[0; 28]);
@@ -258,10 +260,42 @@ fn tls_and_compression_end_reading() {
     assert_eq!(out.exchanges.len(), 0);
     assert_eq!(out.switched, Some(SwitchedTo::Protocol("tls")));
     assert_eq!(out.skipped_bytes, [10, 10]);
+}
 
-    let out = logged_in(1 << 5, &[(C, b"\x12\0\0\0\0\0\0\x0e\0\0\0\x03SELECT 1".to_vec())]);
-    assert_eq!(out.switched, Some(SwitchedTo::Unread));
-    assert_eq!((out.exchanges.len(), out.skipped_bytes[0]), (0, 20));
+#[test]
+fn the_last_end_of_a_result_tells_of_index_warnings_and_transaction() {
+    // SERVER_STATUS_flags_enum: IN_TRANS 1, MORE_RESULTS 8, NO_GOOD_INDEX 0x10, NO_INDEX 0x20, WAS_SLOW 0x800.
+    let behind_columns: &[u8] = b"\xfe\x07\0\x21\0";
+    let result = packets_from(1, &[b"\x01", COLUMN, behind_columns, b"\x011", b"\xfe\x03\0\x10\x08"]);
+    let several = packets_from(1, &[b"\0\x02\0\x29\0\x05\0", b"\0\x01\0\x01\0\0\0"]);
+    let pong = packet(1, b"\0\0\0\x01\0\0\0");
+    let plain = packet(1, b"\0\0\0\x02\0\0\0");
+    let out = logged_in(
+        0,
+        &[
+            (C, query("SELECT 1")),
+            (S, result),
+            (C, query("UPDATE t SET a = 1; UPDATE t SET b = 1")),
+            (S, several),
+            (C, packet(0, b"\x0e")),
+            (S, pong),
+            (C, query("SET @a = 1")),
+            (S, plain),
+        ],
+    );
+    let flags: Vec<_> = out.exchanges.iter().map(|e| e.flags).collect();
+    let all = |list: &[Flags]| Flags(list.iter().fold(0, |all, flag| all | flag.0));
+    assert_eq!(
+        flags,
+        [
+            all(&[Flags::NO_GOOD_INDEX, Flags::SLOW]),
+            all(&[Flags::NO_INDEX, Flags::IN_TRANSACTION]),
+            Flags::IN_TRANSACTION,
+            Flags::default()
+        ]
+    );
+    let facts: Vec<_> = out.exchanges.iter().map(|e| e.sql.as_ref().map(|f| (f.affected, f.warnings))).collect();
+    assert_eq!(facts, [Some((None, 3)), Some((Some(3), 0)), None, None]);
 }
 
 #[test]

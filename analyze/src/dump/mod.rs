@@ -10,4 +10,4 @@ pub use connections::{ConnectionRecord, connection_lines, connection_record};
 pub use events::{AddressError, event_at, event_lines};
 pub use mask::mask_arguments;
 pub use requests::{PeerRecord, connection_id, flag_names, peer_record, request_line};
-pub use statements::{fingerprint, statement_lines};
+pub use statements::{fingerprint, parent_fingerprint, statement_flags, statement_lines};

@@ -95,8 +95,15 @@ pub static CHECKS: &[CheckEntry] = &[
     CheckEntry {
         id: "sql.n_plus_one",
         title: "One query, then one for each of its rows",
-        threshold: "at least 10 calls of a statement in a row on a connection, half of its calls in such runs",
+        threshold: "at least 10 calls of a statement in a row on a connection; surer behind a statement with about as \
+                    many rows (half to 1.2 times)",
         run: sql::n_plus_one,
+    },
+    CheckEntry {
+        id: "sql.idle_in_transaction",
+        title: "Transactions left open while nothing is asked",
+        threshold: "over 1 s between two requests of one connection",
+        run: sql::idle_in_transaction,
     },
     CheckEntry {
         id: "sql.errors",

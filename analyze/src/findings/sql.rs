@@ -11,6 +11,9 @@ const SLOW_NS: u64 = 100_000_000;
 const ENOUGH: u64 = 10;
 /// Share of all statements' time from which on a few slow calls matter too.
 const MUCH: f64 = 0.25;
+/// A transaction that waits for its client this long keeps its locks, and old versions of rows, for as long. Far above
+/// any pause between two statements that a program makes by itself.
+const IDLE_NS: u64 = 1_000_000_000;
 const MOST: usize = 5;
 
 fn about(statement: &Statement) -> Subject {
@@ -107,12 +110,49 @@ pub fn n_plus_one(document: &Document) -> Verdict {
     let found = selects.take(MOST).map(|(statement, length)| {
         let title =
             format!("{}: called up to {length} times in a row on one connection", one_line(&statement.text, 100));
-        let mut one = finding(Severity::Warning, Confidence::Medium, about(statement), title);
-        one.reasons = vec![
-            format!("{} calls, {} in total", statement.calls, duration(statement.total_ns)),
-            "one query with a join or an IN list would do".to_string(),
-        ];
+        let behind = statement.n_plus_one.as_ref();
+        // Without a statement before it that has about as many rows, it may be a loop over something else.
+        let confidence = if behind.is_some() { Confidence::High } else { Confidence::Medium };
+        let mut one = finding(Severity::Warning, confidence, about(statement), title);
+        one.reasons = vec![format!("{} calls, {} in total", statement.calls, duration(statement.total_ns))];
+        if let Some(behind) = behind {
+            let parent = document.sql.iter().find(|parent| Some(&parent.fingerprint) == behind.parent.as_ref());
+            let parent = parent.map_or("another statement".to_string(), |parent| one_line(&parent.text, 80));
+            let times = plural(behind.occurrences, "time", "times");
+            one.reasons.push(format!("{times} one call for each row, about, of {parent}"));
+        }
+        one.reasons.push("one query with a join or an IN list would do".to_string());
         with_exemplar(document, statement, None, one)
+    });
+    Verdict::ran(found)
+}
+
+/// Transactions that are open while their client asks for nothing.
+pub fn idle_in_transaction(document: &Document) -> Verdict {
+    if let Some(not_run) = needs_statements(document) {
+        return not_run;
+    }
+    let mut idle: Vec<_> = document
+        .sql
+        .iter()
+        .filter_map(|statement| Some((statement, statement.idle_in_transaction.as_ref()?)))
+        .filter(|(_, idle)| idle.max_ns > IDLE_NS)
+        .collect();
+    idle.sort_by_key(|(_, idle)| std::cmp::Reverse(idle.total_ns));
+    let found = idle.into_iter().take(MOST).map(|(statement, idle)| {
+        let text = one_line(&statement.text, 100);
+        let title = format!("{text}: its transaction then waited up to {} for the client", duration(idle.max_ns));
+        let mut one = finding(Severity::Warning, Confidence::High, about(statement), title);
+        one.reasons = vec![
+            format!("{} in total, {}", duration(idle.total_ns), plural(idle.count, "wait", "waits")),
+            "locks are held meanwhile, and old versions of rows kept".to_string(),
+        ];
+        let mut found = with_exemplar(document, statement, None, one);
+        if let Some(exemplar) = &idle.exemplar {
+            found.finding.evidence.clone_from(&exemplar.evidence);
+            found.finding.verify = verify(document, &found.finding.evidence);
+        }
+        found
     });
     Verdict::ran(found)
 }

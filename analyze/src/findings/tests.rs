@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::document::{CodeCount, Edge, Exemplar, Golden, Service, Statement};
+use crate::report::document::{CodeCount, Edge, Exemplar, Golden, IdleInTransaction, NPlusOne, Service, Statement};
 
 const MS: u64 = 1_000_000;
 
@@ -162,4 +162,47 @@ fn as_bad_and_as_sure_the_one_with_more_impact_comes_first() {
     document.overall.requests = 2020;
     run(&mut document);
     assert!(document.findings[0].title.starts_with("GET /often"), "{:?}", titles(&document));
+}
+
+#[test]
+fn a_query_for_each_row_is_surer_where_the_rows_were_seen() {
+    let repeated = |n_plus_one: Option<NPlusOne>| Statement {
+        flags: vec!["repeated 12 times in a row".to_string()],
+        n_plus_one,
+        ..statement("select child", 24, 0, 1000)
+    };
+    let found = NPlusOne { occurrences: 2, calls: 24, longest: 12, parent: Some("fp-select parents".to_string()) };
+    for (n_plus_one, confidence) in [(None, Confidence::Medium), (Some(found), Confidence::High)] {
+        let sure = n_plus_one.is_some();
+        let mut document = Document {
+            sql: vec![repeated(n_plus_one), statement("select parents", 2, 0, 1000)],
+            ..Document::default()
+        };
+        run(&mut document);
+        let finding = document.findings.iter().find(|finding| finding.check == "sql.n_plus_one").unwrap();
+        assert_eq!(finding.confidence, confidence);
+        let reason = "2 times one call for each row, about, of select parents";
+        assert_eq!(finding.reasons.iter().any(|one| one == reason), sure, "{:?}", finding.reasons);
+    }
+}
+
+#[test]
+fn transactions_that_wait_for_their_client_are_found() {
+    let waits = |text: &str, max_ns: u64| Statement {
+        idle_in_transaction: Some(IdleInTransaction { count: 3, total_ns: 2 * max_ns, max_ns, exemplar: None }),
+        ..statement(text, 24, 0, 1000)
+    };
+    let mut document = Document {
+        sql: vec![waits("update a", 1500 * MS), waits("update b", 900 * MS), waits("update c", 9000 * MS)],
+        ..Document::default()
+    };
+    run(&mut document);
+    assert_eq!(
+        titles(&document),
+        [
+            "update c: its transaction then waited up to 9.00 s for the client",
+            "update a: its transaction then waited up to 1.50 s for the client"
+        ]
+    );
+    assert_eq!(document.findings[0].reasons[0], "18.0 s in total, 3 waits");
 }

@@ -113,6 +113,7 @@ impl Shard {
             let mut requests = collect(context, connection, &mut self.output.produce);
             live.finish(&mut self.decoded, &mut requests);
         }
+        self.output.produce.statements.ended(connection);
         let totals = live.into_totals();
         let ledger = &mut self.output.ledger;
         ledger.gaps += totals.gaps;

@@ -14,8 +14,8 @@ mod later;
 mod ledger;
 
 pub use flow::{
-    CodeCount, Connection, Edge, Endpoint, Exemplar, Network, NetworkTotals, Peer, Process, Rtt, Service, ServiceKind,
-    Statement,
+    CodeCount, Connection, Edge, Endpoint, Exemplar, IdleInTransaction, NPlusOne, Network, NetworkTotals, Peer,
+    Process, Rtt, Service, ServiceKind, Statement,
 };
 pub use golden::{Golden, Point};
 pub use host::{CoreSplit, Disk, DiskSample, HostSample, Interface, InterfaceSample, Node, Pressure, TcpCounters};

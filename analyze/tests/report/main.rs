@@ -72,6 +72,9 @@ fn the_page_is_safe_and_whole() {
         "mariadb.service",
         "events lost in the ring",
         "n_plus_one",
+        "1,290 of 1,290 calls used no index",
+        "one call for each row of statement 9f3b2c7710aa41de: 1,200 runs, up to 30 calls",
+        "idle in a transaction behind it: up to 1.70 s, 9.00 s in total",
         "kfr dump incident.kfr --at",
     ] {
         assert!(text.contains(words), "{words}");

@@ -243,6 +243,7 @@ fn sql() -> Vec<Statement> {
     vec![
         Statement {
             flags: strings(&["no_index", "full_scan"]),
+            no_index: 1290,
             exemplar: Some(Exemplar {
                 request: "q-81f2".to_owned(),
                 start_ns: START + 31 * SECOND,
@@ -259,6 +260,12 @@ fn sql() -> Vec<Statement> {
         },
         Statement {
             flags: strings(&["n_plus_one"]),
+            n_plus_one: Some(NPlusOne {
+                occurrences: 1200,
+                calls: 36_000,
+                longest: 30,
+                parent: Some("9f3b2c7710aa41de".to_owned()),
+            }),
             ..statement(
                 "41c09e1f00b7a8e2",
                 "SELECT name, qty FROM order_items WHERE order_id = ?",
@@ -269,6 +276,14 @@ fn sql() -> Vec<Statement> {
         },
         Statement {
             errors: 12,
+            affected: Some(1818),
+            warnings: 3,
+            idle_in_transaction: Some(IdleInTransaction {
+                count: 40,
+                total_ns: 9 * SECOND,
+                max_ns: 1_700 * MS,
+                exemplar: None,
+            }),
             ..statement(
                 "77d0c1a2b3e4f500",
                 "INSERT INTO carts (user_id, product_id, qty) VALUES (?, ?, ?)",

@@ -5,18 +5,16 @@
 //! connection opened before the recording is read as well: an EOF packet has 5 bytes, the OK packet that replaces it
 //! (`CLIENT_DEPRECATE_EOF`) at least 7, and a row that begins with the same byte at least 16 MiB.
 
-use super::packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Packet, Peek, length_encoded, peek, take, u16_le, u32_le};
+use super::outcome::{Outcome, column_count, failure};
+use super::packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Packet, Peek, peek, u16_le, u32_le};
 use super::{Answer, Asking, MySql, login};
 use crate::pairing::{Looks, find_start, pass_chunk};
-use crate::{ByteClass, Flags, Output, Side, Status, Streams, text};
+use crate::{ByteClass, Flags, Output, Side, Status, Streams};
 
 const OK: u8 = 0x00;
 const FILE: u8 = 0xfb;
 const EOF: u8 = 0xfe;
 const ERR: u8 = 0xff;
-
-const SERVER_MORE_RESULTS_EXISTS: u16 = 0x0008;
-const SERVER_STATUS_CURSOR_EXISTS: u16 = 0x0040;
 
 /// Bytes of OK, ERR and column-count packets that are looked at; messages are at most 512 bytes long.
 const WANTED_BYTES: usize = 600;
@@ -68,7 +66,12 @@ pub(super) struct Answering {
     sequence: u8,
     /// The next packet goes on with the last one's payload.
     continued: bool,
+    /// Rows sent.
     rows: u64,
+    /// A result set was among the results.
+    has_rows: bool,
+    /// What the ends of its results said.
+    outcome: Outcome,
     /// Whether `CLIENT_DEPRECATE_EOF` was agreed on, where that is known.
     pub deprecate_eof: Option<bool>,
     /// What is left of the answer are bytes that have yet to arrive.
@@ -83,6 +86,8 @@ impl Default for Answering {
             sequence: 1,
             continued: false,
             rows: 0,
+            has_rows: false,
+            outcome: Outcome::default(),
             deprecate_eof: None,
             complete: false,
         }
@@ -92,6 +97,11 @@ impl Default for Answering {
 impl Answering {
     fn reset(&mut self) {
         *self = Self { deprecate_eof: self.deprecate_eof, ..Self::default() };
+    }
+
+    /// Where the answer begins, once its first packet was seen.
+    pub fn start(&self) -> Option<u64> {
+        self.start
     }
 }
 
@@ -225,8 +235,10 @@ impl MySql {
             }
             let counts = matches!(front.detail.answer, Answer::Results | Answer::Rows);
             if counts && front.exchange.status == Status::Ok {
-                front.exchange.rows = Some(self.answering.rows);
+                let Answering { rows, has_rows, outcome, .. } = &self.answering;
+                front.exchange.rows = Some(if *has_rows { *rows } else { outcome.affected });
             }
+            self.answering.outcome.tell(&mut front.exchange);
         }
         self.answering.reset();
         self.pairing.complete(start..end, out);
@@ -255,7 +267,9 @@ impl MySql {
             }
         };
         let first = self.answering.start.is_none();
-        let free = matches!(self.answering.stage, Stage::File | Stage::Login);
+        // Packets that go into a new frame take over its number (`pkt_nr = compress_pkt_nr` in the servers' `net_flush`).
+        let reframed = self.inside && !first && self.answering.stage == Stage::First;
+        let free = reframed || matches!(self.answering.stage, Stage::File | Stage::Login);
         let due = if first { expected } else { self.answering.sequence };
         if packet.sequence != due && !free {
             if matches!(self.answering.stage, Stage::AfterPrepared { .. }) {
@@ -342,12 +356,18 @@ impl MySql {
             Stage::First => match answer {
                 _ if kind == ERR => self.failed(packet),
                 Answer::Fields => Step::Again(Stage::Fields),
-                Answer::Rows => Step::Again(Stage::Rows),
+                Answer::Rows => {
+                    self.answering.has_rows = true;
+                    Step::Again(Stage::Rows)
+                }
                 Answer::Login => Step::Again(Stage::Login),
                 Answer::Binlog => Step::Again(Stage::Binlog),
                 Answer::Prepared => self.prepared(packet),
                 Answer::Results => self.result(packet),
-                Answer::Single | Answer::None => Step::Done,
+                Answer::Single | Answer::None => {
+                    self.note(Some(packet).filter(|_| kind == OK && packet.length >= 7).and_then(Outcome::of_ok));
+                    Step::Done
+                }
                 Answer::Unknown => Step::Lost(Flags::default()),
             },
             Stage::File => Step::Again(Stage::First),
@@ -355,8 +375,8 @@ impl MySql {
             Stage::Columns { left } => Step::More(Stage::Columns { left: left - 1 }),
             Stage::AfterColumns if kind == EOF && packet.length == 5 => {
                 self.answering.deprecate_eof.get_or_insert(false);
-                match eof_status(packet) {
-                    Some(status) if status & SERVER_STATUS_CURSOR_EXISTS != 0 => self.ended(status),
+                match Outcome::of_eof(packet) {
+                    Some(outcome) if outcome.has_cursor() => self.ended(outcome),
                     Some(_) => Step::More(Stage::Rows),
                     None => Step::Lost(packet.missing.unwrap_or_default()),
                 }
@@ -369,8 +389,8 @@ impl MySql {
             }
             Stage::Rows => match kind {
                 ERR => self.failed(packet),
-                EOF if short => match eof_status(packet) {
-                    Some(status) => self.ended(status),
+                EOF if short => match Outcome::of_eof(packet) {
+                    Some(outcome) => self.ended(outcome),
                     None => Step::Lost(packet.missing.unwrap_or_default()),
                 },
                 _ => {
@@ -382,6 +402,7 @@ impl MySql {
             Stage::Prepared { left, columns } => Step::More(Stage::Prepared { left: left - 1, columns }),
             Stage::AfterPrepared { columns } if kind == EOF && packet.length == 5 => {
                 self.answering.deprecate_eof.get_or_insert(false);
+                self.note(Outcome::of_eof(packet));
                 if columns == 0 { Step::Done } else { Step::More(Stage::Prepared { left: columns, columns: 0 }) }
             }
             Stage::AfterPrepared { columns } => {
@@ -409,9 +430,17 @@ impl MySql {
         }
     }
 
-    /// A result set ended with these status flags.
-    fn ended(&mut self, status: u16) -> Step {
-        if status & SERVER_MORE_RESULTS_EXISTS == 0 {
+    /// Notes what the end of a result says.
+    fn note(&mut self, outcome: Option<Outcome>) {
+        if let Some(outcome) = outcome {
+            self.answering.outcome.add(outcome);
+        }
+    }
+
+    /// A result ended like this.
+    fn ended(&mut self, outcome: Outcome) -> Step {
+        self.answering.outcome.add(outcome);
+        if !outcome.has_more() {
             return Step::Done;
         }
         if let Some(front) = self.pairing.front_mut() {
@@ -431,29 +460,12 @@ impl MySql {
 
     fn failed(&mut self, packet: &Packet<'_>) -> Step {
         let mut rest = packet.payload.get(1..).unwrap_or_default();
-        let Some(code) = u16_le(&mut rest) else {
-            if let Some(front) = self.pairing.front_mut() {
-                front.exchange.status = Status::Error;
-                front.exchange.flags.insert(packet.missing.unwrap_or_default());
-            }
-            return Step::Done;
-        };
-        if code == u16::MAX {
+        if u16_le(&mut rest) == Some(u16::MAX) {
             // MariaDB's progress report (mariadb.com/kb/en/err_packet): no error.
             return Step::More(self.answering.stage);
         }
-        let message = match rest {
-            [b'#', _, _, _, _, _, message @ ..] => message,
-            _ => rest,
-        };
-        let message = text::bounded(message, WANTED_BYTES, packet.missing.is_some());
-        let literals = self.options.literals;
         if let Some(front) = self.pairing.front_mut() {
-            let exchange = &mut front.exchange;
-            exchange.status = Status::Error;
-            exchange.code = Some(code.to_string().into());
-            exchange.error = Some(if literals { message } else { mask_message(code, &message) });
-            exchange.flags.insert(packet.missing.unwrap_or_default());
+            failure(packet, self.options.literals, &mut front.exchange);
         }
         Step::Done
     }
@@ -461,11 +473,8 @@ impl MySql {
     /// The first packet of a result.
     fn result(&mut self, packet: &Packet<'_>) -> Step {
         match packet.first() {
-            Some(OK) if packet.length >= 7 => match ok_packet(packet) {
-                Some((affected, status)) => {
-                    self.answering.rows = self.answering.rows.saturating_add(affected);
-                    self.ended(status)
-                }
+            Some(OK) if packet.length >= 7 => match Outcome::of_ok(packet) {
+                Some(outcome) => self.ended(outcome),
                 None => Step::Lost(packet.missing.unwrap_or_default()),
             },
             Some(EOF) if packet.length < 9 => Step::Done,
@@ -475,9 +484,13 @@ impl MySql {
             }
             _ => match column_count(packet) {
                 Some((columns, true)) if (1..=MAX_COLUMNS).contains(&columns) => {
+                    self.answering.has_rows = true;
                     Step::More(Stage::Columns { left: columns })
                 }
-                Some((columns, false)) if columns <= MAX_COLUMNS => Step::More(Stage::AfterColumns),
+                Some((columns, false)) if columns <= MAX_COLUMNS => {
+                    self.answering.has_rows = true;
+                    Step::More(Stage::AfterColumns)
+                }
                 _ => Step::Lost(packet.missing.unwrap_or_default()),
             },
         }
@@ -492,10 +505,12 @@ impl MySql {
             return lost;
         }
         let Some(id) = u32_le(&mut rest) else { return lost };
+        let (columns, parameters) = (u16_le(&mut rest), u16_le(&mut rest));
+        let last = self.pairing.len() == 1;
         if let Some(statement) = self.pairing.front_mut().and_then(|front| front.detail.prepares.take()) {
-            self.remember(id, statement);
+            self.prepared.remember(id, statement, parameters, last);
         }
-        let (Some(columns), Some(parameters)) = (u16_le(&mut rest), u16_le(&mut rest)) else { return lost };
+        let (Some(columns), Some(parameters)) = (columns, parameters) else { return lost };
         // A zero, warnings, and whether descriptions follow (CLIENT_OPTIONAL_RESULTSET_METADATA).
         if packet.length == 13 && rest.get(3) == Some(&0) {
             return Step::Done;
@@ -543,90 +558,5 @@ fn says_ok(answer: Answer, kind: u8, packet: &Packet<'_>) -> bool {
         Answer::Results => kind != FILE && (column_count(packet).is_some() || packet.missing.is_some()),
         Answer::Unknown => matches!(kind, OK..=0xfa),
         Answer::Single | Answer::Fields | Answer::Rows | Answer::Binlog => true,
-    }
-}
-
-/// Affected rows and status flags of an OK packet (page_protocol_basic_ok_packet.html).
-fn ok_packet(packet: &Packet<'_>) -> Option<(u64, u16)> {
-    let mut rest = packet.payload.get(1..)?;
-    let affected = length_encoded(&mut rest)?;
-    length_encoded(&mut rest)?;
-    Some((affected, u16_le(&mut rest)?))
-}
-
-/// Status flags of an EOF packet (page_protocol_basic_eof_packet.html) or of the OK packet that stands for it.
-fn eof_status(packet: &Packet<'_>) -> Option<u16> {
-    if packet.length != 5 {
-        return ok_packet(packet).map(|(_, status)| status);
-    }
-    let mut rest = packet.payload.get(1..)?;
-    take(&mut rest, 2)?;
-    u16_le(&mut rest)
-}
-
-/// Columns of a result set, and whether their descriptions follow. The flag that tells the latter stands behind the count
-/// with MariaDB (`MARIADB_CLIENT_CACHE_METADATA`) and before it with MySQL (`CLIENT_OPTIONAL_RESULTSET_METADATA`).
-fn column_count(packet: &Packet<'_>) -> Option<(u64, bool)> {
-    let payload = packet.payload.get(..usize::try_from(packet.length).ok()?)?;
-    let counted = |mut bytes: &[u8]| length_encoded(&mut bytes).filter(|_| bytes.is_empty());
-    if let Some(count) = counted(payload) {
-        return Some((count, true));
-    }
-    if let Some((&flag @ 0..=1, count)) = payload.split_last()
-        && let Some(count @ 1..) = counted(count)
-    {
-        return Some((count, flag == 1));
-    }
-    match payload.split_first() {
-        Some((&flag @ 0..=1, count)) => counted(count).map(|count| (count, flag == 1)),
-        _ => None,
-    }
-}
-
-/// An error message without values. What a statement or a key held stands between quotes and may hold quotes itself.
-fn mask_message(code: u16, message: &str) -> Box<str> {
-    const PARSE_ERROR: u16 = 1064;
-    const SYNTAX_ERROR: u16 = 1149;
-    const DUP_ENTRY: u16 = 1062;
-    let (open, close) = match code {
-        PARSE_ERROR | SYNTAX_ERROR => (message.find('\''), message.rfind('\'')),
-        DUP_ENTRY => (message.find('\''), message.rfind("' for key ")),
-        _ => (None, None),
-    };
-    match (open, close) {
-        (Some(open), Some(close)) if open < close => match (message.get(..=open), message.get(close..)) {
-            (Some(before), Some(after)) => format!("{before}?{after}").into(),
-            _ => text::mask_quoted(message),
-        },
-        _ => text::mask_quoted(message),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn column_counts_with_and_without_a_flag() {
-        let of = |payload: &[u8]| {
-            column_count(&Packet { length: payload.len() as u64, sequence: 1, payload, missing: None })
-        };
-        assert_eq!(of(&[3]), Some((3, true)));
-        assert_eq!(of(&[3, 0]), Some((3, false)));
-        assert_eq!(of(&[3, 1]), Some((3, true)));
-        assert_eq!(of(&[1, 0]), Some((1, false)));
-        assert_eq!(of(&[1, 5]), Some((5, true)));
-        assert_eq!(of(&[0, 5]), Some((5, false)));
-        assert_eq!(of(&[0xfc, 0x2c, 0x01]), Some((300, true)));
-        assert_eq!(of(&[0xfc, 0x2c, 0x01, 0]), Some((300, false)));
-        assert_eq!(of(b"abc"), None);
-    }
-
-    #[test]
-    fn messages_are_masked() {
-        let of = |code, text| mask_message(code, text).into_string();
-        assert_eq!(of(1064, "near 'x = 'a' and b' at line 1"), "near '?' at line 1");
-        assert_eq!(of(1062, "Duplicate entry 'a' b' for key 't.k'"), "Duplicate entry '?' for key 't.k'");
-        assert_eq!(of(1146, "Table 'a.b' doesn't exist"), "Table '?' doesn't exist");
     }
 }

@@ -2,6 +2,7 @@
 //! <https://mariadb.com/kb/en/clientserver-protocol/>).
 
 use super::packet::{HEADER_BYTES, length_encoded, take, u16_le};
+use super::values::value;
 use crate::pairing::Looks;
 
 /// How a command is answered.
@@ -56,7 +57,9 @@ pub(super) struct Command {
 pub(super) const QUERY: u8 = 0x03;
 pub(super) const PREPARE: u8 = 0x16;
 pub(super) const EXECUTE: u8 = 0x17;
+pub(super) const SEND_LONG_DATA: u8 = 0x18;
 pub(super) const CLOSE: u8 = 0x19;
+pub(super) const RESET: u8 = 0x1a;
 pub(super) const RESET_CONNECTION: u8 = 0x1f;
 pub(super) const CHANGE_USER: u8 = 0x11;
 pub(super) const BULK_EXECUTE: u8 = 0xfa;
@@ -90,9 +93,9 @@ pub(super) fn of(byte: u8) -> Option<Command> {
         0x15 => ("register_slave", A::Single, C::Secret),
         PREPARE => ("prepare", A::Prepared, C::Sql),
         EXECUTE => ("execute", A::Results, C::Statement),
-        0x18 => ("send_long_data", A::None, C::Statement),
+        SEND_LONG_DATA => ("send_long_data", A::None, C::Statement),
         CLOSE => ("close", A::None, C::Statement),
-        0x1a => ("reset", A::Single, C::Statement),
+        RESET => ("reset", A::Single, C::Statement),
         0x1b => ("set_option", A::Single, C::Other),
         0x1c => ("fetch", A::Rows, C::Statement),
         0x1d => ("daemon", A::Single, C::Other),
@@ -110,9 +113,9 @@ fn fits(byte: u8, length: usize) -> bool {
         0x01 | 0x09 | 0x0a | 0x0d | 0x0e | RESET_CONNECTION => length == 1,
         QUERY | 0x02 | PREPARE | 0x04 => length >= 2,
         EXECUTE => length >= 10,
-        CLOSE | 0x1a => length == 5,
+        CLOSE | RESET => length == 5,
         0x1c => length == 9,
-        0x18 => length >= 7,
+        SEND_LONG_DATA => length >= 7,
         0x1b => length == 3,
         CHANGE_USER => length >= 4,
         BULK_EXECUTE => length >= 7,
@@ -190,17 +193,7 @@ fn behind_attributes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
         if null {
             continue;
         }
-        // Field types: field_types.h (page_protocol_binary_resultset.html).
-        let size = match kind & 0xff {
-            0x01 => 1,
-            0x02 | 0x0d => 2,
-            0x03 | 0x04 | 0x09 => 4,
-            0x05 | 0x08 => 8,
-            0x06 => 0,
-            0x07 | 0x0a | 0x0b | 0x0c => usize::from(*take(rest, 1)?.first()?),
-            _ => usize::try_from(length_encoded(rest)?).ok()?,
-        };
-        take(rest, size)?;
+        value(rest, *kind)?;
     }
     Some(rest)
 }

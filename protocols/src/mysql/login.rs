@@ -12,6 +12,7 @@ const SECURE_CONNECTION: u32 = 1 << 15;
 const PLUGIN_AUTH_LENENC: u32 = 1 << 21;
 const DEPRECATE_EOF: u32 = 1 << 24;
 const ZSTD: u32 = 1 << 26;
+const QUERY_ATTRIBUTES: u32 = 1 << 27;
 
 /// What a client's first packet agreed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(super) struct Agreed {
     pub tls: bool,
     pub compressed: bool,
     pub deprecate_eof: bool,
+    /// Query attributes may precede the values of an execution.
+    pub attributes: bool,
 }
 
 /// True for the server's first packet: protocol 10, a version, the rest of fixed shape
@@ -45,6 +48,7 @@ pub(super) fn response(payload: &[u8]) -> Option<Agreed> {
             tls: u32::from(low) & SSL != 0 && payload.len() <= 8,
             compressed: false,
             deprecate_eof: false,
+            attributes: false,
         });
     }
     let high = u16_le(&mut rest)?;
@@ -53,6 +57,7 @@ pub(super) fn response(payload: &[u8]) -> Option<Agreed> {
         tls: capabilities & SSL != 0 && payload.len() <= 36,
         compressed: capabilities & (COMPRESS | ZSTD) != 0,
         deprecate_eof: capabilities & DEPRECATE_EOF != 0,
+        attributes: capabilities & QUERY_ATTRIBUTES != 0,
     })
 }
 

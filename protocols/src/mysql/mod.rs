@@ -4,20 +4,25 @@
 
 mod answer;
 mod command;
+mod compressed;
+mod inflate;
 mod login;
+mod outcome;
 mod packet;
-
-use std::collections::HashMap;
+mod statement;
+mod values;
 
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, pass_chunk};
 use crate::sql::{self, Dialect};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Parser, Prefix, Protocol, Side, Status,
-    Streams, SwitchedTo, text,
+    Streams, SwitchedTo,
 };
 use answer::{Answering, looks_like_answer};
 use command::{Answer, Carries, Command, looks_like_command};
-use packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Packet, Peek, peek};
+use compressed::{Compression, looks_like_frame};
+use packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Peek, peek};
+use statement::{Prepared, Statement};
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
     name: "mysql",
@@ -28,7 +33,8 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     about: About {
         source: "MySQL server developer documentation (client/server protocol), MariaDB knowledge base",
         request: "a command packet; `op` its name, `target` the statement. Logging in is none, `quit` is one",
-        read: "text and prepared statements, result sets in all forms, cursors, LOCAL INFILE, bulk execution",
+        read: "text and prepared statements with parameters, result sets in all forms, cursors, LOCAL INFILE, bulk \
+               execution, the server's status flags, compression (zlib, zstd)",
         mid_stream: "commands by sequence number, length and kind; ends of columns and rows from the packets themselves",
         not_read: "the protocol before 4.1, binlog events, values of rows",
     },
@@ -36,9 +42,6 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
 
 /// Bytes of a statement that are looked at. What is shown of it is shorter; lists in it collapse.
 const MAX_SQL_BYTES: usize = 32 << 10;
-
-/// Bytes of the texts of prepared statements that are remembered for one connection.
-const MAX_PREPARED_BYTES: usize = 16 << 20;
 
 fn detect(prefix: &Prefix<'_>) -> Detected {
     if !prefix.mid_stream || greets(prefix.server) {
@@ -70,6 +73,20 @@ fn detect(prefix: &Prefix<'_>) -> Detected {
         (Looks::Yes, _) if is_statement(prefix.client) => Detected::Likely,
         (Looks::Yes | Looks::Open, _) => Detected::Maybe,
         (Looks::No, _) => Detected::No,
+    }
+    .max(detect_compressed(prefix))
+}
+
+/// The same for a connection that is compressed.
+fn detect_compressed(prefix: &Prefix<'_>) -> Detected {
+    let client = looks_like_frame(Side::Client, prefix.client, prefix.complete);
+    let server = looks_like_frame(Side::Server, prefix.server, prefix.complete);
+    match (client, server) {
+        (Looks::Yes, Looks::Yes) => Detected::Certain,
+        (Looks::Yes, _) if is_statement(&compressed::first_bytes(prefix.client)) => Detected::Likely,
+        (Looks::Yes, _) => Detected::Maybe,
+        (Looks::Open, _) if !prefix.client.is_empty() => Detected::Maybe,
+        _ => Detected::No,
     }
 }
 
@@ -108,14 +125,6 @@ fn is_statement(bytes: &[u8]) -> bool {
         command::EXECUTE => true,
         _ => false,
     }
-}
-
-/// A statement as it is shown.
-#[derive(Debug, Clone)]
-struct Statement {
-    /// With literals, where they are asked for.
-    target: Box<str>,
-    normalised: Box<str>,
 }
 
 /// What the answer to a command depends on.
@@ -158,15 +167,18 @@ struct MySql {
     unended: Option<u64>,
     /// A command of more than 16 MiB that has no answer, until its end was seen.
     silent: Option<Exchange>,
+    /// The client asked for compression: it begins behind the login.
     compressed: bool,
+    /// Reads the frames of a compressed connection, once they began.
+    compression: Option<Box<Compression>>,
+    /// What is read is the content of such frames.
+    inside: bool,
     /// The server's first packet was looked at, or is none.
     greeted: bool,
     /// The server's part of the login can't be followed.
     login_lost: bool,
     answering: Answering,
-    statements: HashMap<u32, Statement>,
-    statement_bytes: usize,
-    last_prepared: Option<Statement>,
+    prepared: Prepared,
     switched: bool,
 }
 
@@ -183,22 +195,40 @@ impl MySql {
             unended: None,
             silent: None,
             compressed: false,
+            compression: None,
+            inside: false,
             greeted: false,
             login_lost: false,
             answering: Answering::default(),
-            statements: HashMap::new(),
-            statement_bytes: 0,
-            last_prepared: None,
+            prepared: Prepared::default(),
             switched: false,
         }
     }
 
     fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
-        while !self.switched && !streams.client.is_empty() {
+        while !self.stands_aside() && !streams.client.is_empty() {
             if self.asking == Asking::Search {
-                let found = find_start(&mut streams.client, Side::Client, chunk, out, looks_like_command);
+                let may_be_compressed = self.fresh && !self.inside;
+                let frame = |bytes: &[u8], cut: bool| match may_be_compressed {
+                    true => looks_like_frame(Side::Client, bytes, cut),
+                    false => Looks::No,
+                };
+                let found = find_start(&mut streams.client, Side::Client, chunk, out, |bytes, cut| {
+                    // A frame is told apart by more than the kinds of command that may hold anything.
+                    match (frame(bytes, cut), looks_like_command(bytes, cut)) {
+                        (Looks::Yes, _) | (_, Looks::Yes) => Looks::Yes,
+                        (Looks::Open, _) | (_, Looks::Open) => Looks::Open,
+                        _ => Looks::No,
+                    }
+                });
                 self.extend_unended(streams.client.position());
                 if !found {
+                    return;
+                }
+                if frame(streams.client.bytes(), streams.client.hole().is_some()) == Looks::Yes {
+                    self.asking = Asking::Command;
+                    self.greeted = true;
+                    self.decompress(streams, out);
                     return;
                 }
                 self.unended = None;
@@ -341,10 +371,25 @@ impl MySql {
         if let Some(agreed) = agreed {
             self.compressed = agreed.compressed;
             self.answering.deprecate_eof = Some(agreed.deprecate_eof);
+            self.prepared.attributes = Some(agreed.attributes);
         }
         let size = packet.size();
         streams.client.skip(size);
         true
+    }
+
+    /// True if nothing more is to be read here: another protocol follows, or compressed frames.
+    fn stands_aside(&self) -> bool {
+        self.switched || self.compression.is_some()
+    }
+
+    /// From here on both sides send compressed frames: the client at its cursor, the server behind what came before that.
+    fn decompress(&mut self, streams: &mut Streams, out: &mut Output) {
+        let seen_at = self.seen_at.take().unwrap_or_else(|| self.pairing.seen_now(streams));
+        let ahead = seen_at.saturating_sub(streams.server.position());
+        out.skipped(Side::Server, ahead);
+        streams.server.skip(ahead);
+        self.compression = Some(Box::new(Compression::new(streams, std::mem::take(&mut self.chunks))));
     }
 
     fn switch(&mut self, to: SwitchedTo, streams: &Streams, out: &mut Output) {
@@ -356,9 +401,10 @@ impl MySql {
 
     /// Reads a command packet; false if more bytes are needed.
     fn read_command(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) -> bool {
-        if self.compressed {
-            self.switch(SwitchedTo::Unread, streams, out);
-            return true;
+        if self.compressed && !self.inside {
+            self.asking = Asking::Command;
+            self.decompress(streams, out);
+            return false;
         }
         let Peek::Packet(packet) = peek(&streams.client, 1) else { return false };
         let known = match packet.first() {
@@ -384,6 +430,7 @@ impl MySql {
         let wanted = match command.carries {
             Carries::Query | Carries::Sql => MAX_SQL_BYTES,
             Carries::Name | Carries::Secret => 512,
+            Carries::Statement if self.options.literals => values::MAX_VALUE_BYTES,
             Carries::Statement => 5,
             Carries::Other | Carries::Unknown => 1,
         };
@@ -429,95 +476,6 @@ impl MySql {
         }
         true
     }
-
-    /// Fills in what a command is about; returns what it prepares.
-    fn describe(
-        &mut self,
-        byte: u8,
-        command: Command,
-        packet: &Packet<'_>,
-        content: &[u8],
-        exchange: &mut Exchange,
-    ) -> Option<Statement> {
-        match command.carries {
-            Carries::Query | Carries::Sql => {
-                let text = if command.carries == Carries::Query { command::query_text(content) } else { content };
-                let cut = packet.length > 1 + content.len() as u64;
-                let normalised: Box<str> = sql::normalise(text, Dialect::MySql, cut).into();
-                let target = match self.options.literals {
-                    true => text::bounded(text, text::MAX_TEXT_BYTES, cut),
-                    false => normalised.clone(),
-                };
-                if byte == command::PREPARE {
-                    let statement = Statement { target, normalised };
-                    show(exchange, &statement, true);
-                    self.last_prepared = Some(statement.clone());
-                    return Some(statement);
-                }
-                exchange.target = Some(target);
-                exchange.statement = Some(normalised);
-            }
-            Carries::Name => {
-                let name = content.split(|b| *b == 0).next().unwrap_or_default();
-                exchange.target = Some(text::bounded(name, 256, packet.missing.is_some()));
-            }
-            Carries::Statement => self.describe_statement(byte, content, exchange),
-            // Its answer decides whether the statements are gone; a user who may not be changed has lost the
-            // connection anyway.
-            Carries::Secret if byte == command::CHANGE_USER => self.forget_statements(),
-            _ if byte == command::RESET_CONNECTION => self.forget_statements(),
-            _ => {}
-        }
-        None
-    }
-
-    fn describe_statement(&mut self, byte: u8, content: &[u8], exchange: &mut Exchange) {
-        let id = content.first_chunk().map(|id| u32::from_le_bytes(*id));
-        let statement = match id {
-            // MariaDB: the statement prepared last, whose number the client doesn't know yet.
-            Some(u32::MAX) => self.last_prepared.as_ref(),
-            Some(id) => self.statements.get(&id),
-            None => None,
-        };
-        let runs = matches!(byte, command::EXECUTE | command::BULK_EXECUTE);
-        match statement {
-            Some(statement) => show(exchange, statement, runs),
-            None => exchange.flags.insert(Flags::UNKNOWN_STATEMENT),
-        }
-        if let (command::CLOSE, Some(id)) = (byte, id)
-            && let Some(statement) = self.statements.remove(&id)
-        {
-            self.statement_bytes = self.statement_bytes.saturating_sub(statement.bytes());
-        }
-    }
-
-    fn remember(&mut self, id: u32, statement: Statement) {
-        if self.statement_bytes + statement.bytes() <= MAX_PREPARED_BYTES {
-            self.statement_bytes += statement.bytes();
-            if let Some(old) = self.statements.insert(id, statement) {
-                self.statement_bytes = self.statement_bytes.saturating_sub(old.bytes());
-            }
-        }
-    }
-
-    fn forget_statements(&mut self) {
-        self.statements.clear();
-        self.statement_bytes = 0;
-    }
-}
-
-impl Statement {
-    /// Memory that it takes, about.
-    fn bytes(&self) -> usize {
-        self.target.len() + self.normalised.len() + 64
-    }
-}
-
-fn show(exchange: &mut Exchange, statement: &Statement, runs: bool) {
-    exchange.target = Some(statement.target.clone());
-    if runs {
-        exchange.statement = Some(statement.normalised.clone());
-    }
 }
 
 fn mark_command(command: Command, content: &[u8], start: u64, size: u64, out: &mut Output) {
@@ -554,16 +512,17 @@ fn mark_command(command: Command, content: &[u8], start: u64, size: u64, out: &m
     }
 }
 
-impl Parser for MySql {
-    fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
+impl MySql {
+    /// Reads what is here, up to where compression begins.
+    fn read(&mut self, streams: &mut Streams, out: &mut Output) {
         let (client_chunk, server_chunk) = self.chunks.advance(streams);
         loop {
             let before = (streams.client.position(), streams.server.position(), self.pairing.len());
             self.read_requests(streams, client_chunk, out);
-            if !self.switched {
+            if !self.stands_aside() {
                 self.read_answers(streams, server_chunk, out);
             }
-            if self.switched {
+            if self.stands_aside() {
                 return;
             }
             let after = (streams.client.position(), streams.server.position(), self.pairing.len());
@@ -574,13 +533,14 @@ impl Parser for MySql {
         }
     }
 
-    fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
-        self.parse(streams, out);
-        while self.pairing.is_crowded() && !self.switched {
+    /// Nothing more comes: ends what is open.
+    fn end(&mut self, streams: &mut Streams, out: &mut Output) {
+        self.read(streams, out);
+        while self.pairing.is_crowded() && !self.stands_aside() {
             self.pairing.finish(streams, out);
-            self.parse(streams, out);
+            self.read(streams, out);
         }
-        if self.switched {
+        if self.stands_aside() {
             return;
         }
         if let Some(mut silent) = self.silent.take() {
@@ -593,5 +553,39 @@ impl Parser for MySql {
         self.pairing.finish(streams, out);
         drop_all(&mut streams.client, Side::Client, out);
         drop_all(&mut streams.server, Side::Server, out);
+    }
+
+    /// Stream offsets (client, server) before which nothing that is still to come out lies.
+    fn oldest(&self, streams: &Streams) -> [u64; 2] {
+        let asked = self.pairing.front().map(|front| front.exchange.request.start);
+        let silent = self.silent.as_ref().map(|silent| silent.request.start);
+        let lost = self.pairing.lost().map(|lost| lost.start);
+        let client = [asked, silent];
+        let server = [self.answering.start(), lost];
+        [
+            client.into_iter().flatten().fold(streams.client.position(), u64::min),
+            server.into_iter().flatten().fold(streams.server.position(), u64::min),
+        ]
+    }
+}
+
+impl Parser for MySql {
+    fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
+        if self.compression.is_none() {
+            self.read(streams, out);
+        }
+        if let Some(mut compression) = self.compression.take() {
+            self.inside = true;
+            compression.read(self, streams, out);
+            self.compression = Some(compression);
+        }
+    }
+
+    fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
+        self.parse(streams, out);
+        match self.compression.take() {
+            Some(mut compression) => compression.finish(self, streams, out),
+            None => self.end(streams, out),
+        }
     }
 }

@@ -6,7 +6,7 @@ mod services;
 
 use kfr_protocols::REGISTRY;
 
-use crate::dump::{ConnectionRecord, PeerRecord, connection_record, fingerprint, flag_names};
+use crate::dump::{ConnectionRecord, PeerRecord, connection_record, fingerprint, parent_fingerprint, statement_flags};
 use crate::findings;
 use crate::identity::Socket;
 use crate::model::Exemplar;
@@ -104,7 +104,7 @@ fn sql(world: &World, statements: Statements) -> Vec<Statement> {
         .map(|((protocol, text), statement)| {
             let system = protocol_name(protocol);
             let name = |service: &u32| services::id(world, *service);
-            let mut flags: Vec<String> = flag_names(statement.flags).into_iter().map(String::from).collect();
+            let mut flags: Vec<String> = statement_flags(&statement).into_iter().map(String::from).collect();
             if statement.longest_run >= crate::sql::RUN_OF_NOTE {
                 flags.push(format!("repeated {} times in a row", statement.longest_run));
             }
@@ -121,6 +121,25 @@ fn sql(world: &World, statements: Statements) -> Vec<Statement> {
                 p95_ns: statement.durations.quantile(950),
                 max_ns: statement.durations.max(),
                 rows: (statement.calls_with_rows > 0).then_some(statement.rows),
+                affected: (statement.calls_with_affected > 0).then_some(statement.affected),
+                warnings: statement.warnings,
+                no_index: statement.no_index,
+                no_good_index: statement.no_good_index,
+                slow: statement.slow,
+                n_plus_one: (statement.n_plus_one.occurrences > 0).then(|| document::NPlusOne {
+                    occurrences: statement.n_plus_one.occurrences,
+                    calls: statement.n_plus_one.calls,
+                    longest: statement.n_plus_one.longest,
+                    parent: parent_fingerprint(&statement.n_plus_one),
+                }),
+                idle_in_transaction: statement.idle.longest.as_ref().map(|(max_ns, call)| {
+                    document::IdleInTransaction {
+                        count: statement.idle.count,
+                        total_ns: statement.idle.total_ns,
+                        max_ns: *max_ns,
+                        exemplar: Some(exemplar(world, call)),
+                    }
+                }),
                 callers: statement.callers.iter().map(name).collect(),
                 flags,
                 exemplar: statement.slowest.map(|slowest| exemplar(world, &slowest)),

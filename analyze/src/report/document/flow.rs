@@ -168,11 +168,58 @@ pub struct Statement {
     pub max_ns: Option<u64>,
     /// Rows returned or changed; null where the protocol did not tell.
     pub rows: Option<u64>,
+    /// Rows changed; null where the protocol did not tell them apart from rows returned.
+    #[serde(default)]
+    pub affected: Option<u64>,
+    /// Warnings.
+    #[serde(default)]
+    pub warnings: u64,
+    /// Calls of which the server says that no index was used.
+    #[serde(default)]
+    pub no_index: u64,
+    /// Calls of which the server says that no good index was used.
+    #[serde(default)]
+    pub no_good_index: u64,
+    /// Calls that the server calls slow.
+    #[serde(default)]
+    pub slow: u64,
+    /// Runs of calls behind a statement with about as many rows; null where there were none.
+    #[serde(default)]
+    pub n_plus_one: Option<NPlusOne>,
+    /// Time in open transactions with nothing asked, behind calls of this statement; null where there was none.
+    #[serde(default)]
+    pub idle_in_transaction: Option<IdleInTransaction>,
     /// Ids of the calling services, by calls.
     pub callers: Vec<String>,
     /// `n_plus_one`, `truncated`, ...
     pub flags: Vec<String>,
     /// The slowest call, to look at.
+    pub exemplar: Option<Exemplar>,
+}
+
+/// One query, then one for each of its rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NPlusOne {
+    /// Times.
+    pub occurrences: u64,
+    /// Calls in them.
+    pub calls: u64,
+    /// Most calls of one.
+    pub longest: u64,
+    /// Fingerprint of the statement before the longest.
+    pub parent: Option<String>,
+}
+
+/// Time between the end of a request, with a transaction open, and the next request on its connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IdleInTransaction {
+    /// Times.
+    pub count: u64,
+    /// Together.
+    pub total_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// The call before the longest.
     pub exemplar: Option<Exemplar>,
 }
 

@@ -431,6 +431,30 @@ pub(super) fn statements(context: &Context<'_>, shown: u64) -> Option<Table> {
 fn more(statement: &Statement) -> String {
     let mut out = statement.text.clone();
     out.push_str(&format!("\n\nfingerprint {}", statement.fingerprint));
+    let told = [
+        ("used no index", statement.no_index),
+        ("used no good index", statement.no_good_index),
+        ("were slow for the server", statement.slow),
+    ];
+    for (what, calls) in told.into_iter().filter(|(_, calls)| *calls > 0) {
+        let of = text::plural(statement.calls, "call", "calls");
+        out.push_str(&format!("\n{} of {of} {what}", text::count(calls)));
+    }
+    if let Some(affected) = statement.affected {
+        out.push_str(&format!("\n{} changed", text::plural(affected, "row", "rows")));
+    }
+    if statement.warnings > 0 {
+        out.push_str(&format!("\n{}", text::plural(statement.warnings, "warning", "warnings")));
+    }
+    if let Some(found) = &statement.n_plus_one {
+        let times = text::plural(found.occurrences, "run", "runs");
+        let parent = found.parent.as_deref().unwrap_or("another");
+        out.push_str(&format!("\none call for each row of statement {parent}: {times}, up to {} calls", found.longest));
+    }
+    if let Some(idle) = &statement.idle_in_transaction {
+        let (most, total) = (text::duration(idle.max_ns), text::duration(idle.total_ns));
+        out.push_str(&format!("\nidle in a transaction behind it: up to {most}, {total} in total"));
+    }
     if let Some(slowest) = &statement.exemplar {
         let took = text::or_none(slowest.duration_ns, text::duration);
         out.push_str(&format!("\nslowest call {took} at {}", text::clock_ms(slowest.start_ns)));
