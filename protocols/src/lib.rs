@@ -20,6 +20,7 @@ pub mod sql;
 mod stream;
 mod text;
 
+mod amqp;
 mod http;
 mod mysql;
 mod redis;
@@ -106,6 +107,7 @@ pub struct Protocol {
 /// Every protocol, in the order in which ties are decided. At most 64 ([`ProtocolSet`]).
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    amqp::PROTOCOL,
     http::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,

@@ -1,7 +1,7 @@
 //! Requests whose answers name them: by correlation id, stream id, sequence number. Answers may come in any order.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 
 use crate::pairing::MAX_OPEN;
 use crate::{Exchange, Flags, NAMELESS, Output, Status, Streams};
@@ -78,9 +78,19 @@ impl<K: Ord + Copy, T> Matching<K, T> {
         self.open.insert(key, Waiting { exchange, detail, number, text_bytes });
     }
 
+    /// The request under this key, to look at.
+    pub fn get(&self, key: K) -> Option<&Waiting<T>> {
+        self.open.get(&key)
+    }
+
     /// The request under this key.
     pub fn get_mut(&mut self, key: K) -> Option<&mut Waiting<T>> {
         self.open.get_mut(&key)
+    }
+
+    /// The lowest key of `range` under which a request waits.
+    pub fn first(&self, range: impl RangeBounds<K>) -> Option<K> {
+        self.open.range(range).next().map(|(key, _)| *key)
     }
 
     /// Takes the request under this key out, to be completed by the caller.

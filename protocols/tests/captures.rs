@@ -16,6 +16,9 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("arkime__mysql-deny.pcap", "the error is that of a login, which is no request"),
     ("zeek__auth.pcap", "the errors are those of logins, which are no requests"),
     ("zeek__mysql8-navicat-login-failed.pcap", "the error is that of a login, which is no request"),
+    ("packetbeat__amqp_channel_error.pcap", "the other tool counts connection.start, which is the server's"),
+    ("packetbeat__amqp_emit_receive.pcap", "the other tool takes channel.close and connection.close for errors"),
+    ("packetbeat__amqp_publish.pcap", "the other tool takes channel.close and connection.close for errors"),
     ("tcpdump__resp_3_malicious.pcap", "lines that are no commands are answered by errors: requests here"),
 ];
 
