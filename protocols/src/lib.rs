@@ -22,6 +22,7 @@ mod text;
 
 mod amqp;
 mod http;
+mod mqtt;
 mod mysql;
 mod redis;
 
@@ -109,6 +110,7 @@ pub struct Protocol {
 pub static REGISTRY: &[Protocol] = &[
     amqp::PROTOCOL,
     http::PROTOCOL,
+    mqtt::PROTOCOL,
     mysql::PROTOCOL,
     redis::PROTOCOL,
 ];
