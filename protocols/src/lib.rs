@@ -24,6 +24,7 @@ mod amqp;
 mod http;
 mod mqtt;
 mod mysql;
+mod nats;
 mod redis;
 
 pub use decoder::{Decoder, End, Setup};
@@ -112,5 +113,6 @@ pub static REGISTRY: &[Protocol] = &[
     http::PROTOCOL,
     mqtt::PROTOCOL,
     mysql::PROTOCOL,
+    nats::PROTOCOL,
     redis::PROTOCOL,
 ];

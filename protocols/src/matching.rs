@@ -78,6 +78,11 @@ impl<K: Ord + Copy, T> Matching<K, T> {
         self.open.insert(key, Waiting { exchange, detail, number, text_bytes });
     }
 
+    /// The highest key of `range` under which a request waits.
+    pub fn last(&self, range: impl RangeBounds<K>) -> Option<K> {
+        self.open.range(range).next_back().map(|(key, _)| *key)
+    }
+
     /// The request under this key, to look at.
     pub fn get(&self, key: K) -> Option<&Waiting<T>> {
         self.open.get(&key)
