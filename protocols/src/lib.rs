@@ -22,6 +22,7 @@ mod text;
 
 mod amqp;
 mod http;
+mod memcached;
 mod mqtt;
 mod mysql;
 mod nats;
@@ -114,5 +115,6 @@ pub static REGISTRY: &[Protocol] = &[
     mqtt::PROTOCOL,
     mysql::PROTOCOL,
     nats::PROTOCOL,
+    memcached::PROTOCOL,
     redis::PROTOCOL,
 ];

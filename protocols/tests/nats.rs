@@ -221,15 +221,15 @@ fn time_and_memory_stay_linear() {
     let count = 1_000_000;
     let out = nats(false, &[(C, CONNECT), (C, &"PUB a 0\r\n\r\n".repeat(count))]);
     assert_eq!(out.exchanges.len(), count + 1);
-    // A million requests that nobody answers, among pings that nobody answers.
+    // Many requests that nobody answers, among pings that nobody answers.
     let mut sends = vec![(C, CONNECT.to_owned()), (C, "SUB r.* 1\r\n".to_owned())];
-    for part in 0..20 {
+    for part in 0..4 {
         let requests: String =
-            (0..count / 20).map(|n| format!("PUB a r.{} 0\r\n\r\nPING\r\nPING\r\n", part * 50_000 + n)).collect();
+            (0..50_000).map(|n| format!("PUB a r.{} 0\r\n\r\nPING\r\nPING\r\n", part * 50_000 + n)).collect();
         sends.push((C, requests));
     }
     let sends: Vec<_> = sends.iter().map(|(client, text)| (*client, text.as_str())).collect();
-    assert_eq!(nats(false, &sends).exchanges.len(), 3 * count + 2);
+    assert_eq!(nats(false, &sends).exchanges.len(), 3 * 200_000 + 2);
     // Lines without an end.
     let out = nats(false, &[(S, INFO), (C, CONNECT), (C, &"PUB ".repeat(1 << 20))]);
     assert_eq!(out.exchanges.len(), 1);

@@ -1,4 +1,5 @@
-//! A small reader of packet captures for tests: enough TCP to put streams together in the order of the packets.
+//! A small reader of packet captures for tests: enough TCP to put streams together in the order of the packets, and UDP
+//! whose datagrams came in one piece.
 #![allow(missing_docs, dead_code)]
 
 use std::collections::BTreeMap;
@@ -83,8 +84,12 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
 }
 
-/// Strips link and network headers: addresses and the TCP segment.
-fn tcp_segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
+/// Numbers of the transports.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Strips link and network headers: addresses, and the transport's number and bytes.
+fn segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
     let mut packet = match link {
         1 => {
             let mut at = 12;
@@ -94,6 +99,8 @@ fn tcp_segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
             frame.get(at + 2..)?
         }
         0 | 108 => frame.get(4..)?,
+        // FDDI with LLC and SNAP.
+        10 => frame.get(21..)?,
         113 => frame.get(16..)?,
         276 => frame.get(20..)?,
         _ => frame,
@@ -102,33 +109,66 @@ fn tcp_segment(link: i32, frame: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
         4 => {
             let header = usize::from(packet[0] & 15) * 4;
             let total = usize::from(be16(packet, 2)?);
-            if *packet.get(9)? != 6 {
+            let transport = *packet.get(9)?;
+            // Of a datagram in fragments, only the first has ports, and none is whole.
+            if transport == UDP && be16(packet, 6)? & 0x3fff != 0 {
                 return None;
             }
             let total = if total == 0 { packet.len() } else { total };
             packet = packet.get(..total).unwrap_or(packet);
             let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
-            Some((address(12)?, address(16)?, packet.get(header..)?))
+            Some((address(12)?, address(16)?, transport, packet.get(header..)?))
         }
         6 => {
-            if *packet.get(6)? != 6 {
-                return None;
-            }
+            let transport = *packet.get(6)?;
             let total = 40 + usize::from(be16(packet, 4)?);
             packet = packet.get(..total).unwrap_or(packet);
             let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
-            Some((address(8)?, address(24)?, packet.get(40..)?))
+            Some((address(8)?, address(24)?, transport, packet.get(40..)?))
         }
         _ => None,
     }
 }
 
-/// The TCP connections of a capture.
+type Address = (IpAddr, u16);
+
+/// The TCP connections and UDP flows of a capture.
 pub fn connections(path: &Path) -> Vec<Connection> {
+    let packets = packets(path);
+    let mut all = tcp_connections(&packets);
+    all.extend(udp_flows(&packets));
+    all
+}
+
+/// Both directions between two addresses and ports, one piece a datagram; the client is who sent first.
+fn udp_flows(packets: &[(i32, Vec<u8>)]) -> Vec<Connection> {
+    let mut open: BTreeMap<[Address; 2], (Address, usize)> = BTreeMap::new();
+    let mut all: Vec<Connection> = Vec::new();
+    for (link, frame) in packets {
+        let Some((source, target, UDP, datagram)) = segment(*link, frame) else { continue };
+        let (Some(from), Some(to)) = (be16(datagram, 0), be16(datagram, 2)) else { continue };
+        let (Some(length), Some(data)) = (be16(datagram, 4), datagram.get(8..)) else { continue };
+        let length = usize::from(length).saturating_sub(8);
+        let data = data.get(..length).unwrap_or(data);
+        if data.is_empty() {
+            continue;
+        }
+        let (a, b) = ((source, from), (target, to));
+        let (client, index) = *open.entry([a.min(b), a.max(b)]).or_insert_with(|| {
+            all.push(Connection { ports: (from, to), datagrams: true, ..Connection::default() });
+            (a, all.len() - 1)
+        });
+        // What the capture itself cut off is lost here: a datagram's hole belongs to its piece.
+        all[index].pieces.push((client == a, Piece::Bytes(data.to_vec())));
+    }
+    all
+}
+
+fn tcp_connections(packets: &[(i32, Vec<u8>)]) -> Vec<Connection> {
     let mut open: BTreeMap<[(IpAddr, u16); 2], usize> = BTreeMap::new();
     let mut all: Vec<Tcp> = Vec::new();
-    for (link, frame) in packets(path) {
-        let Some((source, target, segment)) = tcp_segment(link, &frame) else { continue };
+    for (link, frame) in packets {
+        let Some((source, target, TCP, segment)) = segment(*link, frame) else { continue };
         let (Some(from), Some(to)) = (be16(segment, 0), be16(segment, 2)) else { continue };
         let Some(sequence) = segment.get(4..8).map(|s| u32::from_be_bytes(s.try_into().unwrap())) else { continue };
         let (Some(offset), Some(flags)) = (segment.get(12), segment.get(13)) else { continue };
@@ -221,7 +261,8 @@ pub fn decode_into(connection: &Connection, limit: usize, mut out: Output) -> Op
     let (client_port, server_port) = connection.ports;
     let mut decoder = Decoder::new(Setup {
         mid_stream: connection.mid_stream,
-        near_is_client: (!connection.mid_stream).then_some(true),
+        // Who sent the first datagram of a flow that was seen need not have sent the first one.
+        near_is_client: (!connection.mid_stream && !connection.datagrams).then_some(true),
         ports: [Some(client_port), Some(server_port)],
         datagrams: connection.datagrams,
         ..Setup::default()
