@@ -106,6 +106,8 @@ fn errors_find_their_request() {
             (S, "-ERR 'Permissions Violation for Publish to \"no.b\"'\r\n"),
             (S, "-ERR 'Permissions Violation for Subscription to \"no.d\"'\r\nPONG\r\n"),
             (S, "-ERR 'Stale Connection'\r\n"),
+            (C, "PUB big 90000000\r\nxxx"),
+            (S, "-ERR 'Maximum Payload Violation'\r\n"),
         ],
     );
     assert_eq!(
@@ -117,6 +119,7 @@ fn errors_find_their_request() {
             "PUB c Ok no_reply",
             "SUB no.d Error Permissions Violation for Subscription to \"?\" control",
             "PING - Ok control",
+            "PUB big Error Maximum Payload Violation incomplete",
         ]
     );
     let verbose = CONNECT.replace("false", "true");

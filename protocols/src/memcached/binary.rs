@@ -34,6 +34,8 @@ pub(super) struct Binary {
     matching: Matching<Key, Asked>,
     /// Quiet requests, in order.
     quiet: VecDeque<Key>,
+    /// Where the request begins that waits already, though its body is still arriving.
+    early: Option<u64>,
 }
 
 impl Binary {
@@ -49,6 +51,7 @@ impl Binary {
             next: 0,
             matching: Matching::default(),
             quiet: VecDeque::new(),
+            early: None,
         }
     }
 
@@ -84,7 +87,9 @@ impl Binary {
         };
         mark(side, frame, &header, out);
         if side == Side::Client {
-            self.asked(&header, frame, out);
+            if self.early.take() != Some(frame.range.start) {
+                self.asked(&header, frame, out);
+            }
         } else {
             self.answered(&header, frame, out);
         }
@@ -116,7 +121,10 @@ impl Binary {
 
     fn answered(&mut self, header: &Header, frame: &Frame, out: &mut Output) {
         let (opcode, opaque) = (header.opcode, header.opaque);
-        let found = self.matching.first((opcode, opaque, 0)..=(opcode, opaque, u64::MAX));
+        let mut found = self.matching.first((opcode, opaque, 0)..=(opcode, opaque, u64::MAX));
+        if found.is_none() && self.ask_early(header, out) {
+            found = self.matching.first((opcode, opaque, 0)..=(opcode, opaque, u64::MAX));
+        }
         // Quiet requests before it were not answered: they went as they usually do.
         while let Some(quiet) = self.quiet.front().copied()
             && found.is_some_and(|found| quiet.2 < found.2)
@@ -145,6 +153,19 @@ impl Binary {
         }
         exchange.response = Some(start..frame.range.end);
         out.exchanges.push(exchange);
+    }
+
+    /// The server answers a request whose body is still arriving: it refuses it.
+    fn ask_early(&mut self, answer: &Header, out: &mut Output) -> bool {
+        let Some(begun) = self.client.begun().filter(|_| self.early.is_none()) else { return false };
+        let Some(header) = Header::of(Side::Client, &begun.bytes) else { return false };
+        if (header.opcode, header.opaque) != (answer.opcode, answer.opaque) {
+            return false;
+        }
+        let frame = Frame { range: begun.range.clone(), bytes: begun.bytes.clone(), whole: true, ..Frame::default() };
+        self.early = Some(frame.range.start);
+        self.asked(&header, &frame, out);
+        true
     }
 
     /// A quiet request got no answer.

@@ -129,9 +129,11 @@ fn detect_datagram(prefix: &Prefix<'_>) -> Detected {
             return Speech::Weak;
         }
         if let Some(header) = Header::of(side, body) {
-            return if header.is_right(side) { Speech::Strong } else { Speech::No };
+            let fits = header.is_right(side) && (side == Side::Server || header.length() == body.len() as u64);
+            return if fits { Speech::Strong } else { Speech::No };
         }
         match read(side, body) {
+            _ if datagram.reserved != 0 => Speech::No,
             Ok(Some(line)) if side == Side::Client && fits_command(&line, body) > Fit::No => Speech::Strong,
             Ok(Some(line)) if side == Side::Server && fits_answer(&line, body) > Fit::No => Speech::Strong,
             _ => Speech::No,

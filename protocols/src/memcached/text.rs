@@ -38,6 +38,8 @@ pub(super) struct Text {
     server: Frames,
     pairing: Pairing<Expect>,
     reading: Option<Reading>,
+    /// Where the command begins that waits already, though its data is still arriving.
+    early: Option<u64>,
 }
 
 impl Text {
@@ -51,6 +53,7 @@ impl Text {
             server: Frames::new(Side::Server, MAX_KEPT_BYTES, start.mid_stream),
             pairing: Pairing::default(),
             reading: None,
+            early: None,
         }
     }
 
@@ -81,7 +84,14 @@ impl Text {
             _ => Line { end: frame.bytes.len(), ..Line::words(&frame.bytes) },
         };
         mark(Side::Client, frame, &line, out);
-        let Some((mut exchange, expect)) = asked(&line, frame) else {
+        if self.early.take() == Some(frame.range.start) {
+            return;
+        }
+        self.ask(&line, frame, streams, out);
+    }
+
+    fn ask(&mut self, line: &Line, frame: &Frame, streams: &mut Streams, out: &mut Output) {
+        let Some((mut exchange, expect)) = asked(line, frame) else {
             if self.fresh {
                 out.rejected = true;
             }
@@ -118,6 +128,7 @@ impl Text {
                     if self.pairing.lost().is_some() {
                         self.pairing.found(frame.range.start, out);
                     }
+                    self.ask_early(streams, out);
                     self.line(&frame, out);
                     self.server.recycle(frame);
                 }
@@ -125,6 +136,19 @@ impl Text {
                 Next::Wait => return,
             }
         }
+    }
+
+    /// An answer comes and nobody waits: the server refuses a command whose data is still arriving.
+    fn ask_early(&mut self, streams: &mut Streams, out: &mut Output) {
+        if !self.pairing.is_empty() || self.early.is_some() {
+            return;
+        }
+        let Some(begun) = self.client.begun() else { return };
+        let Ok(Some(line)) = read(Side::Client, &begun.bytes) else { return };
+        let frame = Frame { range: begun.range.clone(), bytes: begun.bytes.clone(), whole: true, ..Frame::default() };
+        let frame = Frame { seen_at: begun.seen_at, missing: begun.missing, ..frame };
+        self.early = Some(frame.range.start);
+        self.ask(&line, &frame, streams, out);
     }
 
     /// The answer can't be followed from `at` on; reading goes on at `next`.
@@ -285,7 +309,8 @@ fn may_answer(expect: &Expect, line: &Line, bytes: &[u8]) -> bool {
         b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => true,
         b"HD" | b"VA" => expect.verb == "mg" || expect.verb == "ma" && word == b"VA",
         b"NS" | b"EX" => expect.verb != "mg",
-        b"NF" => matches!(expect.verb, "ms" | "ma"),
+        // Of `md`, some versions send it.
+        b"NF" => expect.verb != "mg",
         b"ME" => expect.verb == "me",
         _ => false,
     }

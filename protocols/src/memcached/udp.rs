@@ -16,23 +16,23 @@ pub(super) struct Datagram {
     pub id: u16,
     pub number: u16,
     pub count: u16,
+    /// Should be 0; some clients leave something else there.
+    pub reserved: u16,
 }
 
 impl Datagram {
     pub fn of(bytes: &[u8]) -> Option<Datagram> {
-        let [i0, i1, n0, n1, c0, c1, 0, 0] = *bytes.first_chunk()? else { return None };
-        let [id, number, count] = [[i0, i1], [n0, n1], [c0, c1]].map(u16::from_be_bytes);
-        (number < count).then_some(Datagram { id, number, count })
+        let [i0, i1, n0, n1, c0, c1, r0, r1] = *bytes.first_chunk()?;
+        let [id, number, count, reserved] = [[i0, i1], [n0, n1], [c0, c1], [r0, r1]].map(u16::from_be_bytes);
+        (number < count).then_some(Datagram { id, number, count, reserved })
     }
 }
 
 #[derive(Debug, Default)]
 struct Asked {
-    /// Of the answer: datagrams still to come, and where the first and the last of them lie.
+    /// Datagrams of the answer that are still to come, and where the first of them lies.
     left: Option<u16>,
     start: u64,
-    /// Something of several datagrams is missing.
-    unread: bool,
 }
 
 pub(super) struct Udp {
@@ -102,7 +102,6 @@ impl Udp {
                 waiting.exchange.flags.insert(taken.missing);
             }
         }
-        waiting.detail.unread |= datagram.count > 1;
         if left == 0
             && let Some(waiting) = self.matching.take(datagram.id)
         {

@@ -78,6 +78,8 @@ struct Nats {
     /// Requests without an answer, the latest last.
     kept: VecDeque<(u64, Exchange)>,
     subscriptions: Subscriptions,
+    /// What the server said of a message that was still arriving, and where.
+    refused: Option<(Box<str>, Range<u64>)>,
 }
 
 impl Nats {
@@ -97,6 +99,7 @@ impl Nats {
             unconfirmed: VecDeque::new(),
             kept: VecDeque::new(),
             subscriptions: Subscriptions::new(mid_stream),
+            refused: None,
         }
     }
 
@@ -204,6 +207,13 @@ impl Nats {
                 self.subscriptions.add(sid, subject.unwrap_or_default());
             }
             Some(Verb::Pub | Verb::Hpub) => {
+                if let Some((message, range)) = self.refused.take() {
+                    exchange.status = Status::Error;
+                    exchange.error = Some(message);
+                    exchange.response = Some(range);
+                    out.exchanges.push(exchange);
+                    return;
+                }
                 let reply = line.reply(bytes).filter(|reply| reply.len() <= MAX_REPLY_BYTES);
                 if let Some(reply) = reply.filter(|reply| self.subscriptions.may_receive(reply)) {
                     self.wait_for_reply(exchange, reply.into(), out);
@@ -368,6 +378,10 @@ impl Nats {
             exchange.flags = Flags(exchange.flags.0 & !Flags::NO_REPLY.0);
             complete(exchange, frame, out);
         };
+        if lower.contains("payload") && self.client.begun().is_some() {
+            self.refused = Some((shown, frame.range.clone()));
+            return;
+        }
         if let Some(at) = self.kept.iter().rposition(|(_, exchange)| about(exchange)) {
             if let Some((_, exchange)) = self.kept.remove(at) {
                 fail(exchange, out);
