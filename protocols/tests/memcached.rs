@@ -72,7 +72,7 @@ fn real_clients_count_the_same() {
         ("incr", 3), ("ma", 1), ("md", 2), ("me", 1), ("mg", 5), ("mn", 2), ("ms", 2), ("prepend", 1), ("quit", 1),
         ("replace", 1), ("set", 7), ("stats", 1), ("touch", 1), ("version", 1),
     ]);
-    // `get`: 5 of 7 keys; `gets`: 1; `mg`: 3 of 5, one of the misses not answered as it was quiet.
+    // The server says 9 hits and 4 misses. `get`: 5 of 7 keys; `gets`: 1; `mg`: 3 of 5, one of the misses not answered as it was quiet.
     assert_eq!(found, [9, 2]);
     assert_eq!(errors, ["incr CLIENT_ERROR", "bogus ERROR"]);
     let (counts, found, errors) = recorded("binary.pcap");

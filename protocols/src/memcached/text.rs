@@ -19,6 +19,9 @@ struct Expect {
     /// Its key and its opaque token (flag `O`), to tell answers of quiet commands apart.
     key: Box<[u8]>,
     opaque: Option<Box<[u8]>>,
+    /// The flags `v` (a value is sent) and `k` (the key is shown).
+    value: bool,
+    shows_key: bool,
 }
 
 /// An answer of several lines that is being read.
@@ -243,7 +246,15 @@ fn asked(line: &Line, frame: &Frame) -> Option<(Exchange, Expect)> {
         exchange.flags.insert(Flags::INCOMPLETE);
     }
     let bytes = &frame.bytes;
-    let mut expect = Expect { answer: Answer::Line, verb: "", quiet: false, key: Box::default(), opaque: None };
+    let mut expect = Expect {
+        answer: Answer::Line,
+        verb: "",
+        quiet: false,
+        key: Box::default(),
+        opaque: None,
+        value: false,
+        shows_key: false,
+    };
     if let Some(verb) = verb {
         expect.answer = if line.last(bytes) == b"noreply" { Answer::Nothing } else { verb.answer };
         expect.verb = verb.name;
@@ -252,6 +263,8 @@ fn asked(line: &Line, frame: &Frame) -> Option<(Exchange, Expect)> {
             expect.quiet = flags.clone().any(|flag| flag == b"q");
             if expect.quiet {
                 expect.key = line.word(1, bytes).into();
+                expect.value = flags.clone().any(|flag| flag == b"v");
+                expect.shows_key = flags.clone().any(|flag| flag == b"k");
                 expect.opaque = flags.clone().find_map(|flag| flag.strip_prefix(b"O")).map(Into::into);
             }
         }
@@ -299,15 +312,17 @@ fn may_answer(expect: &Expect, line: &Line, bytes: &[u8]) -> bool {
     let mut shown = flags(line, bytes, if word == b"VA" { 2 } else { 1 });
     let opaque = shown.clone().find_map(|flag| flag.strip_prefix(b"O"));
     let key = shown.find_map(|flag| flag.strip_prefix(b"k"));
-    if word != b"ME"
-        && (opaque.is_some() && opaque != expect.opaque.as_deref() || key.is_some_and(|k| *k != *expect.key))
-    {
+    // What was asked for is shown in every answer of these.
+    let flagged = matches!(word, b"HD" | b"VA" | b"NS" | b"EX" | b"NF");
+    let expected_key = expect.shows_key.then_some(&*expect.key);
+    if flagged && (opaque != expect.opaque.as_deref() || key != expected_key) {
         return false;
     }
     match word {
         // Only with an error are these answered.
         b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => true,
-        b"HD" | b"VA" => expect.verb == "mg" || expect.verb == "ma" && word == b"VA",
+        b"HD" => expect.verb == "mg" && !expect.value,
+        b"VA" => matches!(expect.verb, "mg" | "ma") && expect.value,
         b"NS" | b"EX" => expect.verb != "mg",
         // Of `md`, some versions send it.
         b"NF" => expect.verb != "mg",
