@@ -193,7 +193,7 @@ fn a_channel_joined_in_the_middle_is_told_by_its_confirms() {
     );
     assert_eq!(
         lines(&out),
-        ["basic.publish q Ok mid_stream", "basic.publish q Error basic.nack", "basic.publish r Unanswered"]
+        ["basic.publish q Ok mid_stream", "basic.publish q Error basic.nack", "basic.publish r Unknown"]
     );
     assert_eq!(out.skipped_bytes, [0, 15]);
 }

@@ -151,10 +151,22 @@ impl Amqp {
         });
     }
 
+    /// Where nobody knows whether a channel confirms, what was published may need no answer.
+    fn end_unclear(&mut self, number: u16, out: &mut Output) {
+        if self.channels.get(&number).is_none_or(|channel| channel.confirms != Confirms::Unclear) {
+            return;
+        }
+        while let Some(key) = self.first(number, PUBLISHES) {
+            let Some(waiting) = self.matching.take(key) else { break };
+            out.exchanges.push(waiting.exchange);
+        }
+    }
+
     /// Nothing more will come on a channel: what waits there stays as it is.
     fn forget(&mut self, number: u16, out: &mut Output) {
         self.end_content(number, Flags::default(), out);
         self.end_get(number, Flags::default(), out);
+        self.end_unclear(number, out);
         for kind in [CALLS, PUBLISHES] {
             while let Some(key) = self.first(number, kind) {
                 let Some(waiting) = self.matching.take(key) else { break };
@@ -284,6 +296,7 @@ impl Parser for Amqp {
         for number in self.busy(|_| true) {
             self.end_content(number, Flags::INCOMPLETE, out);
             self.end_get(number, Flags::INCOMPLETE, out);
+            self.end_unclear(number, out);
             self.release(number, out);
         }
         self.matching.finish(streams, out);

@@ -10,10 +10,16 @@ const MAX_SUBSCRIPTIONS: usize = 64;
 const MAX_BYTES: usize = 256;
 
 #[derive(Debug)]
+struct Subscription {
+    /// Its number, as the client gave it.
+    sid: Box<[u8]>,
+    /// It may have wildcards.
+    subject: Box<[u8]>,
+}
+
+#[derive(Debug)]
 pub(super) struct Subscriptions {
-    /// Its number as the client gave it, its subject (which may have wildcards), and whether it has ended: with a limit
-    /// of messages, it is still there.
-    known: VecDeque<(Box<[u8]>, Box<[u8]>)>,
+    known: VecDeque<Subscription>,
     /// There may be others.
     missed: bool,
 }
@@ -37,18 +43,18 @@ impl Subscriptions {
             self.missed = true;
             self.known.pop_front();
         }
-        self.known.push_back((sid.into(), subject.into()));
+        self.known.push_back(Subscription { sid: sid.into(), subject: subject.into() });
     }
 
     /// An UNSUB: the subject. With a limit of messages the subscription goes on, so it stays known.
     pub fn end(&self, sid: &[u8]) -> Option<Box<str>> {
-        let (_, subject) = self.known.iter().rev().find(|(known, _)| **known == *sid)?;
-        Some(text::bounded(subject, MAX_BYTES, false))
+        let known = self.known.iter().rev().find(|known| *known.sid == *sid)?;
+        Some(text::bounded(&known.subject, MAX_BYTES, false))
     }
 
     /// Whether the client would get what is sent to `subject`.
     pub fn may_receive(&self, subject: &[u8]) -> bool {
-        self.missed || self.known.iter().any(|(_, pattern)| matches(pattern, subject))
+        self.missed || self.known.iter().any(|known| matches(&known.subject, subject))
     }
 }
 
