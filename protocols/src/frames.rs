@@ -187,6 +187,12 @@ impl Frames {
         }
     }
 
+    /// The message that is arriving, as far as it came: its range says where it will end. Some servers answer before they
+    /// have seen all of it.
+    pub fn begun(&self) -> Option<&Frame> {
+        matches!(self.state, State::Keeping(_) | State::Passing).then_some(&self.frame)
+    }
+
     /// Nothing more will come: the message that the end cut off, if its head was read.
     pub fn finish(&mut self, stream: &Stream) -> Option<Frame> {
         match self.state {

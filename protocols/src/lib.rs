@@ -23,6 +23,7 @@ mod stream;
 mod text;
 mod unpack;
 
+mod amqp;
 mod cassandra;
 mod clickhouse;
 mod dns;
@@ -30,8 +31,11 @@ mod dubbo;
 mod http;
 mod http2;
 mod kafka;
+mod memcached;
 mod mongodb;
+mod mqtt;
 mod mysql;
+mod nats;
 mod postgresql;
 mod redis;
 mod rocketmq;
@@ -134,6 +138,10 @@ pub static REGISTRY: &[Protocol] = &[
     cassandra::PROTOCOL,
     thrift::PROTOCOL,
     postgresql::PROTOCOL,
+    amqp::PROTOCOL,
+    mqtt::PROTOCOL,
+    nats::PROTOCOL,
+    memcached::PROTOCOL,
     redis::PROTOCOL,
     dubbo::PROTOCOL,
     rocketmq::PROTOCOL,

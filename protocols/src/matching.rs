@@ -1,7 +1,7 @@
 //! Requests whose answers name them: by correlation id, stream id, sequence number. Answers may come in any order.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 
 use crate::pairing::MAX_OPEN;
 use crate::{Exchange, Flags, NAMELESS, Output, Status, Streams};
@@ -78,8 +78,18 @@ impl<K: Ord + Copy, T> Matching<K, T> {
     }
 
     /// Keys within `range` that somebody waits under, in order.
-    pub fn keys(&self, range: std::ops::RangeInclusive<K>) -> impl Iterator<Item = K> + '_ {
+    pub fn keys(&self, range: impl RangeBounds<K>) -> impl DoubleEndedIterator<Item = K> + '_ {
         self.open.range(range).map(|(key, _)| *key)
+    }
+
+    /// The highest key of `range` under which a request waits.
+    pub fn last(&self, range: impl RangeBounds<K>) -> Option<K> {
+        self.open.range(range).next_back().map(|(key, _)| *key)
+    }
+
+    /// The request under this key, to look at.
+    pub fn get(&self, key: K) -> Option<&Waiting<T>> {
+        self.open.get(&key)
     }
 
     /// The request under this key.
@@ -90,6 +100,11 @@ impl<K: Ord + Copy, T> Matching<K, T> {
     /// True if a request waits under this key.
     pub fn has(&self, key: K) -> bool {
         self.open.contains_key(&key)
+    }
+
+    /// The lowest key of `range` under which a request waits.
+    pub fn first(&self, range: impl RangeBounds<K>) -> Option<K> {
+        self.open.range(range).next().map(|(key, _)| *key)
     }
 
     /// Takes the request under this key out, to be completed by the caller.

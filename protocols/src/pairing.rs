@@ -207,6 +207,16 @@ impl<T> Pairing<T> {
         }
     }
 
+    /// Completes the oldest request, which is known to have gone well because it got no answer.
+    pub fn complete_silent(&mut self, out: &mut Output) {
+        if let Some(mut open) = self.pop() {
+            open.exchange.status = Status::Ok;
+            open.exchange.flags.insert(Flags::NO_REPLY);
+            open.exchange.flags.insert(self.shifted);
+            out.exchanges.push(open.exchange);
+        }
+    }
+
     /// Notes that the answer beginning at `start` can't be followed any more.
     pub fn lose(&mut self, start: u64, begun: bool, flag: Flags) {
         self.lost = Some(Lost { start, begun, flag, body: false });

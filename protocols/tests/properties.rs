@@ -279,7 +279,7 @@ fn check_bounds(pushes: &[(bool, Piece)], mid_stream: bool) -> Result<(), TestCa
     let (client, server) = (size(C), size(S));
     for protocol in REGISTRY {
         let out = run(parser(protocol.name, mid_stream).as_mut(), pushes);
-        // WebSocket's messages come from both sides.
+        // A message that the server sends unasked is an exchange of its own.
         prop_assert!(out.exchanges.len() as u64 <= client + server);
         prop_assert!(out.skipped_bytes[0] <= client && out.skipped_bytes[1] <= server);
         for e in &out.exchanges {

@@ -22,7 +22,7 @@ pub enum Piece {
     Cut(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Connection {
     /// (from the client, piece)
     pub pieces: Vec<(bool, Piece)>,

@@ -1,0 +1,306 @@
+//! AMQP 0-9-1 (<https://www.rabbitmq.com/amqp-0-9-1-reference>), with RabbitMQ's extensions.
+
+mod answer;
+mod ask;
+mod method;
+mod wire;
+
+use std::collections::BTreeMap;
+
+use crate::frames::{Frame, Frames, Next};
+use crate::matching::{Matching, Waiting};
+use crate::pairing::{Chunks, drop_all};
+use crate::{About, Exchange, Flags, Options, Output, Parser, Protocol, Side, Status, Streams, text};
+use method::Id;
+use wire::{MAX_KEPT_BYTES, Wire};
+
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "amqp",
+    streams: true,
+    datagrams: false,
+    detect: wire::detect,
+    parser: |start| Box::new(Amqp::new(start.options, start.mid_stream)),
+    about: About {
+        source: "AMQP 0-9-1 reference, RabbitMQ's extensions",
+        request: "a client's method that is no `-ok` and no `basic.ack`; `op` its name, `target` exchange/routing key \
+                  or queue",
+        read: "contents, publisher confirms, returns, refusals by channel.close and connection.close, nowait",
+        mid_stream: "methods at the start of a send; whether a channel confirms is told by the first confirm",
+        not_read: "AMQP 1.0, versions before 0-9-1, properties and bodies of messages",
+    },
+};
+
+/// Publishes that wait on a channel of which nobody knows whether it confirms.
+const MAX_UNCLEAR: u64 = 64;
+
+/// A request's place: its channel; [`CALLS`] or [`PUBLISHES`]; its number there.
+type Key = (u16, u8, u64);
+
+/// Requests that a method answers. They are numbered in the order sent, which is the order of their answers.
+const CALLS: u8 = 0;
+/// Messages that wait for a confirm. They are numbered as the server does it (delivery tags, from 1).
+const PUBLISHES: u8 = 1;
+
+/// What is known of a request that waits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    method: Id,
+    /// `mandatory` or `immediate` is set: the server may return the message.
+    returnable: bool,
+}
+
+/// Whether a channel confirms what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Confirms {
+    #[default]
+    No,
+    Yes,
+    /// Its opening was not seen.
+    Unclear,
+}
+
+/// A message whose content has not arrived yet.
+#[derive(Debug)]
+struct Content {
+    exchange: Exchange,
+    asked: Asked,
+    /// Bytes of the body still to come; `None` until its header was read.
+    left: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    /// Number of the next call.
+    next_call: u64,
+    /// Number of the next message.
+    next_publish: u64,
+    /// What delivery tags are ahead of our numbers.
+    ahead: u64,
+    confirms: Confirms,
+    /// A message that the client is sending.
+    sending: Option<Box<Content>>,
+    /// A message that is the answer to `basic.get`.
+    getting: Option<Box<Content>>,
+    /// A request without an answer by protocol: the latest one is kept back, as what refuses it comes later.
+    unanswered: Option<Box<(Exchange, Asked)>>,
+}
+
+struct Amqp {
+    options: Options,
+    mid_stream: bool,
+    /// No request was read yet.
+    fresh: bool,
+    /// A frame was read.
+    framed: bool,
+    chunks: Chunks,
+    client: Frames,
+    server: Frames,
+    channels: BTreeMap<u16, Channel>,
+    matching: Matching<Key, Asked>,
+    /// Requests were lost: those that follow are numbered otherwise than the server does.
+    doubt: Flags,
+}
+
+impl Amqp {
+    fn new(options: Options, mid_stream: bool) -> Self {
+        Self {
+            options,
+            mid_stream,
+            fresh: true,
+            framed: false,
+            chunks: Chunks::default(),
+            client: Frames::new(Side::Client, MAX_KEPT_BYTES, mid_stream),
+            server: Frames::new(Side::Server, MAX_KEPT_BYTES, mid_stream),
+            channels: BTreeMap::new(),
+            matching: Matching::default(),
+            doubt: Flags::default(),
+        }
+    }
+
+    fn channel(&mut self, number: u16) -> &mut Channel {
+        let confirms = if self.mid_stream { Confirms::Unclear } else { Confirms::No };
+        self.channels.entry(number).or_insert_with(|| Channel { next_publish: 1, confirms, ..Channel::default() })
+    }
+
+    /// Puts out the request without an answer that a channel keeps back.
+    fn release(&mut self, number: u16, out: &mut Output) {
+        if let Some(kept) = self.channels.get_mut(&number).and_then(|channel| channel.unanswered.take()) {
+            out.exchanges.push(kept.0);
+        }
+    }
+
+    /// Waits for the answer to a call.
+    fn wait(&mut self, number: u16, exchange: Exchange, asked: Asked, out: &mut Output) {
+        let channel = self.channel(number);
+        let key = (number, CALLS, channel.next_call);
+        channel.next_call += 1;
+        self.matching.ask(key, exchange, asked, out);
+    }
+
+    /// The first request of this kind that waits on a channel.
+    fn first(&self, number: u16, kind: u8) -> Option<Key> {
+        self.matching.first((number, kind, 0)..=(number, kind, u64::MAX))
+    }
+
+    fn error(&self, exchange: &mut Exchange, code: u16, message: Option<&[u8]>) {
+        exchange.status = Status::Error;
+        exchange.code = Some(code.to_string().into());
+        exchange.error = message.filter(|message| !message.is_empty()).map(|message| {
+            let message = text::bounded(message, text::MAX_TEXT_BYTES, false);
+            if self.options.literals { message } else { text::mask_quoted(&message) }
+        });
+    }
+
+    /// Where nobody knows whether a channel confirms, what was published may need no answer.
+    fn end_unclear(&mut self, number: u16, out: &mut Output) {
+        if self.channels.get(&number).is_none_or(|channel| channel.confirms != Confirms::Unclear) {
+            return;
+        }
+        while let Some(key) = self.first(number, PUBLISHES) {
+            let Some(waiting) = self.matching.take(key) else { break };
+            out.exchanges.push(waiting.exchange);
+        }
+    }
+
+    /// Nothing more will come on a channel: what waits there stays as it is.
+    fn forget(&mut self, number: u16, out: &mut Output) {
+        self.end_content(number, Flags::default(), out);
+        self.end_get(number, Flags::default(), out);
+        self.end_unclear(number, out);
+        for kind in [CALLS, PUBLISHES] {
+            while let Some(key) = self.first(number, kind) {
+                let Some(waiting) = self.matching.take(key) else { break };
+                give_up(waiting, self.doubt, out);
+            }
+        }
+        self.release(number, out);
+        self.channels.remove(&number);
+    }
+
+    fn read(&mut self, side: Side, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        loop {
+            let (frames, stream, other_end) = match side {
+                Side::Client => (&mut self.client, &mut streams.client, streams.server.end()),
+                Side::Server => (&mut self.server, &mut streams.server, streams.client.end()),
+            };
+            match frames.next(stream, chunk, other_end, &Wire, out) {
+                Next::Frame(frame) if wire::is_framed(&frame) => {
+                    self.framed = true;
+                    self.frame(side, &frame, out);
+                    let frames = if side == Side::Client { &mut self.client } else { &mut self.server };
+                    frames.recycle(frame);
+                }
+                Next::Frame(frame) => {
+                    // It ends with something else: what was taken for its head is none.
+                    frames.search();
+                    out.skipped(side, frame.range.end - frame.range.start);
+                    self.lost(side, frame.range.start, Flags::default(), out);
+                }
+                Next::Lost(at, flag) => self.lost(side, at, flag, out),
+                Next::Wait => return,
+            }
+        }
+    }
+
+    fn lost(&mut self, side: Side, at: u64, flag: Flags, out: &mut Output) {
+        if flag == Flags::default() && !self.framed {
+            out.rejected = true;
+        }
+        if side == Side::Server {
+            self.matching.lost_answers(flag);
+            for number in self.busy(|channel| channel.getting.is_some()) {
+                self.end_get(number, flag, out);
+            }
+            return;
+        }
+        self.matching.lost_requests(at, flag);
+        self.doubt.insert(flag);
+        for number in self.busy(|channel| channel.sending.is_some()) {
+            self.end_content(number, flag, out);
+        }
+    }
+
+    fn busy(&self, busy: impl Fn(&Channel) -> bool) -> Vec<u16> {
+        self.channels.iter().filter(|(_, channel)| busy(channel)).map(|(number, _)| *number).collect()
+    }
+
+    fn frame(&mut self, side: Side, frame: &Frame, out: &mut Output) {
+        let Some(head) = wire::head_of(&frame.bytes) else {
+            // The protocol header.
+            out.mark(side, frame.range.clone(), crate::ByteClass::Structure);
+            return;
+        };
+        wire::mark(side, frame, head, out);
+        let payload = frame.bytes.get(wire::HEAD_BYTES..).unwrap_or_default();
+        match (head.kind, side) {
+            (wire::METHOD, Side::Client) => self.asked(head.channel, payload, frame, out),
+            (wire::METHOD, Side::Server) => self.answered(head.channel, payload, frame, out),
+            (wire::HEADER, _) => self.content(side, head.channel, wire::body_size(payload), frame, out),
+            (wire::BODY, _) => self.content(side, head.channel, None, frame, out),
+            _ => {}
+        }
+    }
+
+    /// A frame of a message's content: its header, which tells the size of the body, or a part of the body.
+    fn content(&mut self, side: Side, number: u16, size: Option<u64>, frame: &Frame, out: &mut Output) {
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let slot = if side == Side::Client { &mut channel.sending } else { &mut channel.getting };
+        let Some(content) = slot else { return };
+        let range = match side {
+            Side::Client => Some(&mut content.exchange.request),
+            Side::Server => content.exchange.response.as_mut(),
+        };
+        if let Some(range) = range {
+            range.end = frame.range.end;
+        }
+        content.exchange.flags.insert(if size.is_some() { frame.missing } else { Flags::default() });
+        content.left = match (content.left, size) {
+            (_, Some(size)) => Some(size),
+            (Some(left), None) => Some(left.saturating_sub(wire::payload_size(frame))),
+            (None, None) => None,
+        };
+        if content.left == Some(0) && frame.whole {
+            match side {
+                Side::Client => self.end_content(number, Flags::default(), out),
+                Side::Server => self.end_get(number, Flags::default(), out),
+            }
+        }
+    }
+}
+
+/// A request whose channel is gone.
+fn give_up(mut waiting: Waiting<Asked>, doubt: Flags, out: &mut Output) {
+    if doubt == Flags::default() {
+        waiting.exchange.status = Status::Unanswered;
+    } else {
+        waiting.exchange.flags.insert(doubt);
+    }
+    out.exchanges.push(waiting.exchange);
+}
+
+impl Parser for Amqp {
+    fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
+        let (client_chunk, server_chunk) = self.chunks.advance(streams);
+        self.read(Side::Client, streams, client_chunk, out);
+        self.read(Side::Server, streams, server_chunk, out);
+    }
+
+    fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
+        self.parse(streams, out);
+        if let Some(frame) = self.client.finish(&streams.client) {
+            self.frame(Side::Client, &frame, out);
+        }
+        if let Some(frame) = self.server.finish(&streams.server) {
+            self.frame(Side::Server, &frame, out);
+        }
+        for number in self.busy(|_| true) {
+            self.end_content(number, Flags::INCOMPLETE, out);
+            self.end_get(number, Flags::INCOMPLETE, out);
+            self.end_unclear(number, out);
+            self.release(number, out);
+        }
+        self.matching.finish(streams, out);
+        drop_all(&mut streams.client, Side::Client, out);
+        drop_all(&mut streams.server, Side::Server, out);
+    }
+}
