@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kfr_analyze::{Analysis, Input, Options, Want};
 use kfr_bundle::Writer;
 use kfr_import::Summary;
 use serde_json::Value;
@@ -19,20 +18,6 @@ const STREAMS: &[(&str, &str)] = &[
     ("gopacket__be-test901.pcapng", "the other tool stops at a section of a newer version"),
     ("gopacket__le-test901.pcapng", "the other tool stops at a section of a newer version"),
     ("tunnel/", "the other tool counts a tunnel's own UDP flow, too"),
-];
-
-/// Files with other numbers of requests and errors, and why: the decoders' own differences are those of
-/// `protocols/tests/captures.rs`.
-const REQUESTS: &[(&str, &str)] = &[
-    ("zeek__methods.pcap", "malformed request lines, which only some tools count"),
-    ("zeek__putty-upload.pcap", "the other tool misses a request whose body it could not put together"),
-    ("zeek__query-method-non-standard-port.pcap", "the other tool doesn't know the method QUERY"),
-    ("zeek__query-method.pcap", "the other tool doesn't know the method QUERY"),
-    ("zeek__zero-length-bodies-with-drops.pcap", "the other tool stops at the first lost segment"),
-    ("arkime__mysql-deny.pcap", "the error is that of a login, which is no request"),
-    ("zeek__auth.pcap", "the errors are those of logins, which are no requests"),
-    ("zeek__mysql8-navicat-login-failed.pcap", "the error is that of a login, which is no request"),
-    ("tcpdump__resp_3_malicious.pcap", "lines that are no commands are answered by errors"),
 ];
 
 /// Files of which the other tool has other bytes.
@@ -85,47 +70,6 @@ fn streams_and_flows_are_those_of_another_tool() {
     println!("{} files, the slowest in {slowest:?}", all.len());
     assert!(unexplained.is_empty(), "{unexplained:?}");
     assert!(slowest < Duration::from_secs(1));
-}
-
-#[test]
-fn requests_and_errors_are_those_of_other_tools() {
-    let Some((root, all)) = shared() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let bundle = folder.path().join("x.kfr");
-    let (mut equal, mut unexplained) = (0, Vec::new());
-    for expected in &all {
-        let (file, protocol) = (expected["file"].as_str().unwrap(), expected["protocol"].as_str().unwrap());
-        let want = (expected["requests"].as_u64(), expected["errors"].as_u64());
-        if !["http", "mysql", "redis"].contains(&protocol) || want == (None, None) {
-            continue;
-        }
-        import(&root.join(file), &bundle);
-        let lines = requests(&bundle);
-        let ours: Vec<&Value> = lines.iter().filter(|line| line["protocol"] == protocol).collect();
-        let errors = ours.iter().filter(|line| line["status"] == "error").count() as u64;
-        let found = (Some(ours.len() as u64), Some(errors));
-        if found == want {
-            equal += 1;
-            continue;
-        }
-        let why = reason(REQUESTS, file);
-        println!("{file}: {want:?} but {found:?} {}", why.unwrap_or(""));
-        if why.is_none() {
-            unexplained.push(file.to_string());
-        }
-    }
-    println!("{equal} equal");
-    assert!(unexplained.is_empty(), "{unexplained:?}");
-    assert!(equal >= 80, "{equal}");
-}
-
-fn requests(bundle: &Path) -> Vec<Value> {
-    let inputs = Input::open_all(&[bundle.to_path_buf()]).unwrap();
-    let options = Options { memory: 1 << 30, tmp: None, threads: Some(1), literals: false };
-    let analysis = Analysis::new(&inputs, &options, Want::RequestLines).unwrap();
-    let mut lines = Vec::new();
-    analysis.lines.write(&mut lines).unwrap();
-    String::from_utf8(lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Bytes of each direction of each stream: sequence numbers and lengths as tshark tells them, each byte once.
