@@ -139,6 +139,7 @@ pub fn idle_in_transaction(document: &Document) -> Verdict {
         .filter(|(_, idle)| idle.max_ns > IDLE_NS)
         .collect();
     idle.sort_by_key(|(_, idle)| std::cmp::Reverse(idle.total_ns));
+    let waited = idle.iter().fold(0, |sum: u64, (_, idle)| sum.saturating_add(idle.total_ns));
     let found = idle.into_iter().take(MOST).map(|(statement, idle)| {
         let text = one_line(&statement.text, 100);
         let title = format!("{text}: its transaction then waited up to {} for the client", duration(idle.max_ns));
@@ -148,6 +149,8 @@ pub fn idle_in_transaction(document: &Document) -> Verdict {
             "locks are held meanwhile, and old versions of rows kept".to_string(),
         ];
         let mut found = with_exemplar(document, statement, None, one);
+        // The wait is not time of the statement.
+        found.impact = idle.total_ns as f64 / waited.max(1) as f64;
         if let Some(exemplar) = &idle.exemplar {
             found.finding.evidence.clone_from(&exemplar.evidence);
             found.finding.verify = verify(document, &found.finding.evidence);
