@@ -29,7 +29,6 @@ const COUNTS: &[(&str, &str)] = &[
     ("tcpdump__dns-badvers.pcap", "the other tool doesn't count the extended response code BADVERS"),
     ("zeek__dns_extended_rcode.pcap", "the other tool doesn't count the extended response code BADVERS"),
     ("packetbeat__mongodb_insert_duplicate_key.pcap", "the other tool does not know the connection on port 27018"),
-    ("suricata-verify__pgsql-cancel-request__input.pcap", "the cancel request counts too"),
     ("zeek__bad-startup-message-1.pcap", "the error is that of a login, which is no request"),
     ("zeek__psql-login-fail.pcap", "the error is that of a login, which is no request"),
     ("packetbeat__amqp_channel_error.pcap", "the other tool counts connection.start, which is the server's"),

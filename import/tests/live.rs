@@ -57,7 +57,7 @@ fn read_until(stream: &mut TcpStream, end: &[u8]) {
 
 fn requests(bundle: &Path, protocol: &str) -> usize {
     let inputs = Input::open_all(&[bundle.to_path_buf()]).unwrap();
-    let options = Options { memory: 1 << 30, tmp: None, threads: Some(1), literals: false };
+    let options = Options { memory: 1 << 30, tmp: None, threads: Some(1), literals: false, ..Options::default() };
     let analysis = Analysis::new(&inputs, &options, Want::RequestLines).unwrap();
     let mut lines = Vec::new();
     analysis.lines.write(&mut lines).unwrap();

@@ -204,8 +204,7 @@ fn a_replication_stream_is_not_read() {
 #[test]
 fn cancelling_takes_a_connection_of_its_own() {
     let out = talk(false, &[(C, b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x2a\x01\x02\x03\x04".to_vec())]);
-    assert_eq!(short(&out), ["cancel - Ok - -"]);
-    assert_eq!(out.exchanges[0].flags, Flags(Flags::CONTROL.0 | Flags::NO_REPLY.0));
+    assert_eq!((out.exchanges.len(), out.skipped_bytes), (0, [0, 0]));
     let secret = out.marks.iter().flatten().find(|mark| mark.class == ByteClass::Secret).map(|mark| mark.range.clone());
     assert_eq!(secret, Some(12..16));
 }
@@ -493,7 +492,7 @@ fn psql_as_the_server_counted() {
 fn drivers_as_the_server_counted() {
     // psycopg 3 with pipelines and a cursor, asyncpg with portals and a timeout that cancels.
     let (ops, all) = recorded("drivers.pcap", usize::MAX);
-    let expected = [("cancel", 1), ("execute", 34), ("parse", 1), ("query", 5)];
+    let expected = [("execute", 34), ("parse", 1), ("query", 5)];
     assert_eq!(ops, expected.map(|(op, count)| (op.to_owned(), count)).into());
     for (text, counted) in [
         ("select name from items where id = ?", (5, 3)),

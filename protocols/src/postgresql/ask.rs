@@ -153,15 +153,6 @@ impl PostgreSql {
                 let process = at + OPENING_BYTES as u64 + 4;
                 out.mark(Side::Client, at..process, ByteClass::Structure);
                 out.mark(Side::Client, process..at + length, ByteClass::Secret);
-                let mut exchange = Exchange {
-                    op: "cancel".into(),
-                    status: Status::Ok,
-                    request: at..at + length,
-                    flags: Flags::CONTROL,
-                    ..Exchange::default()
-                };
-                exchange.flags.insert(Flags::NO_REPLY);
-                out.exchanges.push(exchange);
             }
         }
         streams.client.skip(length);

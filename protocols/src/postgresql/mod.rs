@@ -31,7 +31,7 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
     about: About {
         source: "PostgreSQL documentation, frontend/backend protocol 3.0 and 3.2",
         request: "a simple query, an Execute, a function call; `op` `query`, `execute`, `function_call`, `target` the \
-                  statement. Preparing is none unless it fails; `cancel` is one, logging in is not",
+                  statement. Preparing is none unless it fails; logging in and cancelling are none",
         read: "simple and extended queries, pipelines, portals, COPY, notices, errors, state of the transaction",
         mid_stream: "messages of both sides by type, length and content; answers by ReadyForQuery",
         not_read: "protocol 2, replication streams, values of rows",
