@@ -11,7 +11,7 @@ use super::statements::{Portal, Statement, parameters};
 use super::{Answering, Asking, Kind, PostgreSql, Step, Unseen};
 use crate::pairing::{find_start, pass_chunk};
 use crate::sql::{self, Dialect};
-use crate::{ByteClass, Exchange, Flags, NAMELESS, Output, Side, SqlFacts, Status, Stream, Streams, SwitchedTo, text};
+use crate::{ByteClass, Exchange, Flags, NAMELESS, Output, Side, SqlFacts, Stream, Streams, SwitchedTo, text};
 
 /// Bytes of a statement that are looked at. What is shown of it is shorter; lists in it collapse.
 const MAX_SQL_BYTES: usize = 32 << 10;
