@@ -409,6 +409,7 @@ impl Decoder {
         if held.tls.is_some() {
             out.tls = held.tls.take();
         }
+        out.began.append(&mut held.began);
         if let Some(to) = held.switched.take() {
             self.switch(to, out);
             if complete {

@@ -231,6 +231,9 @@ pub struct Output {
     pub switched: Option<SwitchedTo>,
     /// What a TLS handshake showed.
     pub tls: Option<Box<TlsFacts>>,
+    /// Where requests (client) and answers (server) begin that may be completed behind later ones: the caller, who knows
+    /// when a byte moved, notes the time now. Where exchanges complete in the order in which they began, it is empty.
+    pub began: Vec<(Side, u64)>,
     /// Addresses that answers gave, each with the name that was asked for (not the one at the end of its aliases), as
     /// `Exchange::target` writes it: collected only where asked for. The caller drains it; at most 64 a message.
     pub names: Option<Vec<(Box<str>, IpAddr)>>,

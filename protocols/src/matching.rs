@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Range, RangeBounds};
 
 use crate::pairing::MAX_OPEN;
-use crate::{Exchange, Flags, NAMELESS, Output, Status, Streams};
+use crate::{Exchange, Flags, NAMELESS, Output, Side, Status, Streams};
 
 /// Texts of requests that wait for an answer, bytes.
 const MAX_OPEN_BYTES: usize = 32 << 20;
@@ -71,6 +71,7 @@ impl<K: Ord + Copy, T> Matching<K, T> {
         let texts = [exchange.target.as_deref(), exchange.statement.as_deref()];
         let text_bytes = texts.into_iter().flatten().map(str::len).sum();
         self.text_bytes += text_bytes;
+        out.began.push((Side::Client, exchange.request.start));
         let number = self.next;
         self.next += 1;
         self.order.insert(number, key);

@@ -117,8 +117,8 @@ pub fn request_line(world: &World, request: &Request) -> KeyedLine {
         ttfb_ns: request.ttfb_ns,
         duration_ns: request.duration_ns,
         server_ns: request.server_ns,
-        request_bytes: exchange.request.end.saturating_sub(exchange.request.start),
-        response_bytes: exchange.response.as_ref().map_or(0, |range| range.end.saturating_sub(range.start)),
+        request_bytes: exchange.request_size(),
+        response_bytes: exchange.response_size().unwrap_or_default(),
         rows: exchange.rows,
         flags: flag_names(exchange.flags),
         evidence: [request.evidence.request, request.evidence.response]

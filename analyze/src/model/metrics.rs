@@ -81,8 +81,8 @@ impl Golden {
         self.errors += u64::from(error);
         self.client_errors += u64::from(by_client);
         self.unanswered += u64::from(request.exchange.status == Status::Unanswered);
-        self.request_bytes += length(&request.exchange.request);
-        self.response_bytes += request.exchange.response.as_ref().map_or(0, length);
+        self.request_bytes += request.exchange.request_size();
+        self.response_bytes += request.exchange.response_size().unwrap_or_default();
         if let Some(duration) = request.duration_ns {
             self.durations.record(duration);
             self.slow += u64::from(duration > SLOW_NS);
@@ -149,10 +149,6 @@ fn is_client_error(request: &Request) -> bool {
 
 fn protocol_name(request: &Request) -> &'static str {
     REGISTRY.get(usize::from(request.protocol)).map_or("", |protocol| protocol.name)
-}
-
-fn length(range: &std::ops::Range<u64>) -> u64 {
-    range.end.saturating_sub(range.start)
 }
 
 /// What callers of a service tell apart.

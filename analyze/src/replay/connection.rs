@@ -4,14 +4,14 @@
 //! times of two sockets can't be compared (a send is stamped when its call returns, which may be after the reader has
 //! answered). The other end, where it was recorded, gives payload that the observer's events don't carry, and times.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use kfr_bundle::Address;
 use kfr_bundle::events::{
     DIRECTION_SENT, MISSING_COMPAT, MISSING_FAULT, MISSING_MESSAGE_INDEX, MISSING_NOT_THIS_CALL, MISSING_PEER_KEEPS,
     MISSING_SEGMENTS, OFFSET_TCP,
 };
-use kfr_protocols::{Decoder, End, Exchange, Flags, Hole, HoleKind, Output, Stream, TlsFacts};
+use kfr_protocols::{Decoder, End, Exchange, Flags, Hole, HoleKind, Output, Side, Stream, TlsFacts};
 
 use crate::model::{Evidence, Request};
 use crate::replay::sequencer::{Call, Sequencer, Step};
@@ -21,6 +21,11 @@ use crate::replay::times::{CallTime, CallTimes};
 /// Observer's calls that may wait for the other end's payload, and how long, in event time.
 const MAX_QUEUED: usize = 256;
 const MAX_QUEUE_NS: u64 = 500_000_000;
+/// Requests or answers under way whose beginning is remembered.
+const MAX_BEGUN: usize = 1 << 17;
+/// Calls of each end and direction that are remembered where exchanges end in another order than they begin: enough for
+/// one message; where it began is remembered apart.
+const INTERLEAVED_CALLS: usize = 256;
 /// Where a call's payload is, if not at hand.
 const AT_HAND: u32 = u32::MAX;
 
@@ -151,6 +156,10 @@ pub struct Live {
     flags: Flags,
     /// Nobody reads it: what only reading needs was given back.
     ways_forgotten: bool,
+    /// Requests (0) and answers (1) that have begun and may end behind later ones, by their offset.
+    begun: [BTreeMap<u64, CallTime>; 2],
+    /// Exchanges end in another order than they begin.
+    interleaved: bool,
     /// Requests by protocol: a connection may carry several, one inside the other or one after the other.
     by_protocol: Vec<(u16, u64)>,
 }
@@ -191,6 +200,8 @@ impl Live {
             totals,
             flags: Flags::default(),
             ways_forgotten: false,
+            begun: [BTreeMap::new(), BTreeMap::new()],
+            interleaved: false,
             by_protocol: Vec::new(),
         }
     }
@@ -406,6 +417,9 @@ impl Live {
 
     /// Turns what the decoder put out into requests.
     fn emit(&mut self, out: &mut Output, requests: Requests<'_>) {
+        for (side, offset) in out.began.drain(..) {
+            self.begin(side, offset);
+        }
         for exchange in out.exchanges.drain(..) {
             let request = self.request(exchange);
             requests(request);
@@ -426,25 +440,48 @@ impl Live {
         }
     }
 
+    /// Notes when a request or an answer began that may end behind later ones.
+    fn begin(&mut self, side: Side, offset: u64) {
+        self.interleaved = true;
+        let observers = (side == Side::Client) == (self.decoder.near_is_client() != Some(false));
+        let [sent, received] = &self.ways;
+        let way = if observers { sent } else { received };
+        let [requests, answers] = &mut self.begun;
+        let begun = if side == Side::Client { requests } else { answers };
+        if let Some(call) = way.observer_times.at(offset) {
+            begun.insert(offset, *call);
+        }
+        if begun.len() > MAX_BEGUN {
+            begun.pop_first();
+        }
+    }
+
     fn request(&mut self, mut exchange: Exchange) -> Request {
         let observer_is_client = self.decoder.near_is_client() != Some(false);
         let [sent, received] = &mut self.ways;
         let (ask, answer) = if observer_is_client { (sent, received) } else { (received, sent) };
-        let first = ask.observer_times.at(exchange.request.start);
+        let [begun_requests, begun_answers] = &mut self.begun;
+        let noted = begun_requests.remove(&exchange.request.start);
+        let first = noted.as_ref().or_else(|| ask.observer_times.at(exchange.request.start));
+        let unasked = first.is_none() && exchange.request.is_empty();
+        let pushed = exchange.response.as_ref().filter(|_| unasked);
+        let pushed = pushed.and_then(|response| answer.observer_times.at(response.start)).copied();
         let (start_ns, request_at) = match first {
             // The client's bytes leave while its call is still running; the server has them when its call returns.
             Some(call) if observer_is_client => (call.moved_ns, Some(call.address)),
             Some(call) => (call.time_ns, Some(call.address)),
-            None => (self.totals.last_ns, None),
+            // The server sent it unasked: it begins with itself, and took nobody's time.
+            None => (pushed.map_or(self.totals.last_ns, |call| call.time_ns), None),
         };
         let mut ttfb_ns = None;
         let mut duration_ns = None;
         let mut server_ns = None;
         let mut response_at = None;
         if let Some(response) = exchange.response.as_ref().filter(|response| response.end > response.start) {
-            let begin = answer.observer_times.at(response.start);
-            let end = answer.observer_times.at(response.end - 1);
-            response_at = begin.map(|call| call.address);
+            let noted = begun_answers.remove(&response.start);
+            let begin = noted.as_ref().or_else(|| answer.observer_times.at(response.start)).filter(|_| !unasked);
+            let end = answer.observer_times.at(response.end - 1).filter(|_| !unasked);
+            response_at = begin.or(pushed.as_ref()).map(|call| call.address);
             ttfb_ns = begin.map(|call| call.time_ns.saturating_sub(start_ns));
             // Two threads may report the calls of one answer in the wrong order: it ends no sooner than it begins.
             let ended = end.map(|call| begin.map_or(call.time_ns, |begin| begin.time_ns.max(call.time_ns)));
@@ -454,11 +491,21 @@ impl Live {
             if let (Some(read), Some(written)) = (read, written) {
                 server_ns = Some(written.moved_ns.saturating_sub(read.time_ns));
             }
-            answer.observer_times.forget_before(response.start);
-            answer.peer_times.forget_before(response.start);
+            if !self.interleaved {
+                answer.observer_times.forget_before(response.start);
+                answer.peer_times.forget_before(response.start);
+            }
         }
-        ask.observer_times.forget_before(exchange.request.start);
-        ask.peer_times.forget_before(exchange.request.start);
+        if self.interleaved {
+            for times in
+                [&mut answer.observer_times, &mut answer.peer_times, &mut ask.observer_times, &mut ask.peer_times]
+            {
+                times.keep_last(INTERLEAVED_CALLS);
+            }
+        } else {
+            ask.observer_times.forget_before(exchange.request.start);
+            ask.peer_times.forget_before(exchange.request.start);
+        }
         exchange.flags.insert(std::mem::take(&mut self.flags));
         let number = self.totals.requests;
         self.totals.requests += 1;
@@ -555,4 +602,81 @@ fn other_end_may_keep(missing: u8) -> bool {
             | MISSING_SEGMENTS
             | MISSING_MESSAGE_INDEX
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kfr_bundle::events::{DIRECTION_RECEIVED, MISSING_NOTHING, OFFSET_COUNTED};
+
+    /// Requests of a connection as its client saw it: (sent, when, bytes).
+    fn requests(events: &[(bool, u64, &[u8])]) -> Vec<Request> {
+        let mut live = Live::new(Setup { observer_is_client: Some(true), ..Setup::default() });
+        let (mut out, mut found, mut offsets) = (Output::default(), Vec::new(), [0, 0]);
+        for (row, (sent, time_ns, payload)) in events.iter().enumerate() {
+            let offset = &mut offsets[usize::from(!sent)];
+            let event = Event {
+                observers: true,
+                direction: if *sent { DIRECTION_SENT } else { DIRECTION_RECEIVED },
+                offset_kind: OFFSET_COUNTED,
+                offset: *offset,
+                length: payload.len() as u32,
+                missing: MISSING_NOTHING,
+                time_ns: *time_ns,
+                age_ns: 0,
+                address: Address { origin: 1, block: 0, row: row as u32 },
+                payload,
+            };
+            *offset += payload.len() as u64;
+            live.event(&event, &mut out, &mut |request| found.push(request));
+        }
+        live.finish(&mut out, &mut |request| found.push(request));
+        found
+    }
+
+    fn headers(stream: u8, flags: u8, block: &[u8]) -> Vec<u8> {
+        [&[0, 0, block.len() as u8, 1, flags, 0, 0, 0, stream], block].concat()
+    }
+
+    #[test]
+    fn a_request_that_ends_behind_later_ones_keeps_its_times() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        let settings = b"\0\0\0\x04\0\0\0\0\0".to_vec();
+        let (get, ok) = (b"\x82\x86\x84", b"\x88");
+        let mut events = vec![(true, 1, preface), (false, 2, settings), (true, 100, headers(1, 5, get))];
+        // More calls in between than are remembered.
+        for n in 0..400_u64 {
+            let stream = 3 + 2 * (n as u8 % 100);
+            if n % 100 == 0 && n > 0 {
+                break;
+            }
+            events.push((true, 1000 + 10 * n, headers(stream, 5, get)));
+            events.push((false, 1005 + 10 * n, headers(stream, 4, ok)));
+            for part in 0..4 {
+                let end = u8::from(part == 3);
+                events.push((false, 1006 + 10 * n, vec![0, 0, 1, 0, end, 0, 0, 0, stream, b'x']));
+            }
+        }
+        events.push((false, 90_000, headers(1, 5, ok)));
+        let events: Vec<_> = events.iter().map(|(sent, at, bytes)| (*sent, *at, bytes.as_slice())).collect();
+        let found = requests(&events);
+        assert_eq!(found.len(), 101);
+        let last = found.last().unwrap();
+        assert_eq!((last.start_ns, last.duration_ns), (100, Some(89_900)));
+        assert_eq!(last.evidence.request.map(|at| at.row), Some(2));
+        assert!(found[..100].iter().all(|request| request.duration_ns == Some(6)), "{:?}", found[0]);
+    }
+
+    #[test]
+    fn what_a_server_sends_unasked_takes_no_time() {
+        let upgrade: &[u8] = b"GET /chat HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        let agreed: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let found = requests(&[(true, 10, upgrade), (false, 20, agreed), (false, 5000, b"\x81\x02hi")]);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert_eq!((found[0].start_ns, found[0].duration_ns), (10, Some(10)));
+        assert_eq!((&*found[1].exchange.op, found[1].start_ns, found[1].duration_ns), ("text", 5000, None));
+        assert_eq!(found[1].evidence.response.map(|at| at.row), Some(2));
+    }
 }

@@ -56,6 +56,11 @@ impl CallTimes {
         }
     }
 
+    /// Forgets all but the latest `count` calls.
+    pub fn keep_last(&mut self, count: usize) {
+        self.calls.drain(..self.calls.len().saturating_sub(count));
+    }
+
     /// Gives memory back.
     pub fn rest(&mut self) {
         self.calls.shrink_to_fit();

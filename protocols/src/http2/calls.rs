@@ -162,6 +162,7 @@ impl Calls {
         if std::mem::take(&mut self.joining) {
             flags.insert(Flags::MID_STREAM);
         }
+        out.began.push((Side::Client, range.start));
         let call = Box::new(Call::new(fields, flags, server_end));
         self.text_bytes += call.text_bytes();
         self.open.insert(stream, call);
