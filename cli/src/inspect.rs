@@ -131,7 +131,9 @@ fn print_info(
 ) -> std::io::Result<()> {
     let header = reader.header();
     writeln!(out, "bundle     {}  (format {})", header.bundle_id, header.format)?;
-    writeln!(out, "node       {}", shown(&header.node))?;
+    if !header.node.is_empty() {
+        writeln!(out, "node       {}", shown(&header.node))?;
+    }
     writeln!(out, "size       {} bytes", reader.file_bytes())?;
     if last > 0 {
         writeln!(out, "traffic    {:.3} s", last.saturating_sub(first) as f64 / 1e9)?;
@@ -161,6 +163,11 @@ fn print_info(
     if let Some(ledger) = ledger {
         let events = ledger.get("events").copied().unwrap_or_default();
         writeln!(out, "lost       {} of {events} events", losses(ledger))?;
+        if manifest.is_some_and(|manifest| !manifest.source.is_empty()) {
+            let counted = ledger.iter().filter(|(name, value)| **value > 0 && !matches!(name.as_str(), "events"));
+            let counted: Vec<String> = counted.map(|(name, value)| format!("{} {value}", shown(name))).collect();
+            writeln!(out, "counted    {}", counted.join(", "))?;
+        }
     }
     writeln!(out, "condition  {}", verdict(Condition::of(reader, reader.damage())))?;
     writeln!(out, "\n{:<16} {:>8} {:>12} {:>14} {:>14}", "kind", "blocks", "rows", "bytes", "raw bytes")?;

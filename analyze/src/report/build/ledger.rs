@@ -109,6 +109,44 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
         Severity::Critical,
     );
     entries.add(
+        "capture-cut",
+        "import",
+        "Packet captures that end in the middle, or can't be read to their end",
+        recorded("file_truncated") + recorded("file_damaged"),
+        "files",
+        "What came later is missing",
+        &all,
+        Severity::Warning,
+    );
+    let unread = [
+        "packets_truncated",
+        "packets_unreadable",
+        "packets_unknown_link",
+        "packets_too_deep",
+        "fragments_incomplete",
+        "flows_evicted",
+    ];
+    entries.add(
+        "packets-unread",
+        "import",
+        "Packets of the capture that could not be read or put together",
+        unread.into_iter().map(&recorded).sum(),
+        "packets",
+        "Their bytes are missing from connections",
+        &[Requests, Bytes],
+        Severity::Warning,
+    );
+    entries.add(
+        "overlaps",
+        "import",
+        "Bytes that came twice and differently; the first copy counts",
+        recorded("overlaps_conflicting"),
+        "bytes",
+        "What the receiver took is not known",
+        &[Requests],
+        Severity::Warning,
+    );
+    entries.add(
         "blocks",
         "bundle",
         "Blocks that can't be read",
