@@ -129,6 +129,11 @@ pub struct Bundle {
     pub whole: bool,
 }
 
+impl Bundle {
+    /// The option that names the packet capture which a bundle was made of.
+    pub const IMPORTED_FROM: &str = "imported from";
+}
+
 /// A name and its value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setting {

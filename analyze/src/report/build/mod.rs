@@ -36,7 +36,16 @@ pub fn build(inputs: &[Input], mut analysis: Analysis, literals: bool) -> Docume
         overall,
         services,
         edges,
-        nodes: analysis.world.facts.nodes.iter().zip(inputs).map(|(node, input)| host::build(node, input)).collect(),
+        nodes: analysis
+            .world
+            .facts
+            .nodes
+            .iter()
+            .zip(inputs)
+            // A packet capture says nothing of a node.
+            .filter(|(node, _)| node.manifest.source.is_empty())
+            .map(|(node, input)| host::build(node, input))
+            .collect(),
         sql: sql(&analysis.world, statements),
         network: network(&analysis),
         ..Document::default()
@@ -47,6 +56,7 @@ pub fn build(inputs: &[Input], mut analysis: Analysis, literals: bool) -> Docume
 
 fn capture(inputs: &[Input], world: &World, hashes: Vec<Option<String>>, literals: bool) -> Capture {
     let mut nodes: Vec<String> = inputs.iter().map(|input| input.reader.header().node.clone()).collect();
+    nodes.retain(|node| !node.is_empty());
     nodes.sort();
     nodes.dedup();
     let mut hashes = hashes.into_iter();
@@ -61,6 +71,10 @@ fn capture(inputs: &[Input], world: &World, hashes: Vec<Option<String>>, literal
             option("payload-limit", super::text::bytes(u64::from(manifest.payload_limit)));
             option("buffer-size", super::text::bytes(manifest.buffer_bytes));
         }
+        let imported = !manifest.source.is_empty();
+        if imported {
+            option(Bundle::IMPORTED_FROM, manifest.source.clone());
+        }
         if !manifest.filters.is_empty() {
             option("filters", manifest.filters.join(" "));
         }
@@ -74,7 +88,7 @@ fn capture(inputs: &[Input], world: &World, hashes: Vec<Option<String>>, literal
             origin: format!("{:08x}", header.short_origin()),
             node: header.node.clone(),
             kernel: text(&manifest.kernel),
-            hook: text(&manifest.socket_hook),
+            hook: text(&manifest.socket_hook).filter(|_| !imported),
             options,
             bytes: input.reader.file_bytes(),
             sha256,

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::report::{
-    document::{Document, Severity},
+    document::{Bundle, Document, Severity},
     health::Health,
     text,
 };
@@ -52,7 +52,13 @@ impl Head {
         let place = match (&capture.cluster, nodes.is_empty()) {
             (Some(cluster), _) => cluster.clone(),
             (None, false) => nodes.clone(),
-            (None, true) => "unnamed host".to_owned(),
+            (None, true) => {
+                let options = capture.bundles.iter().flat_map(|bundle| &bundle.options);
+                let sources =
+                    options.filter(|option| option.name == Bundle::IMPORTED_FROM).map(|option| option.value.clone());
+                let sources = list(&sources.collect::<Vec<_>>(), 4);
+                if sources.is_empty() { "unnamed host".to_owned() } else { sources }
+            }
         };
         let window = capture.start_ns.zip(capture.end_ns).map(|(from, to)| Window {
             from: (text::rfc3339(from), text::date_time(from)),
