@@ -72,3 +72,14 @@ fn what_can_not_be_checked_is_told() {
     assert_eq!(check(&empty.path().join("absent"), &[]).0, 4);
     assert_eq!(check(folder.path(), &["--threads", "0"]).0, 2);
 }
+
+#[test]
+fn a_port_hint_leaves_detection_out() {
+    let folder = recording();
+    let (code, out, _) = check(folder.path(), &["--port-hint", "7391=mysql"]);
+    assert!(code == 1 && out.contains("63 of 0 requests differ"), "what is no MySQL has no requests: {out}");
+    let (code, out, _) = check(folder.path(), &["--port-hint", "7391=redis"]);
+    assert_eq!(code, 0, "{out}");
+    let (code, _, err) = check(folder.path(), &["--port-hint", "7391=gopher"]);
+    assert!(code == 2 && err.contains("the protocols are ") && err.contains("postgresql"), "{err}");
+}
