@@ -233,15 +233,17 @@ thread_local! {
 }
 
 impl Scratch {
-    /// Decompresses the frame; never writes more than `raw_len` bytes, which the caller has checked.
+    /// Decompresses the frame. `raw_len` was checked by the caller.
     fn decompress(&mut self, raw_len: u32, raw: &mut Vec<u8>) -> Result<(), BlockError> {
         let context = match &mut self.context {
             Some(context) => context,
             empty => empty.insert(zstd::bulk::Decompressor::new()?),
         };
-        // Exactly as much room as the header states, so that a frame with more in it is refused, not unpacked.
-        raw.resize(raw_len as usize, 0);
-        match context.decompress_to_buffer(&self.compressed, raw.as_mut_slice()) {
+        // As much room as the header states, so that a frame with more in it is refused, not unpacked. Room that is not
+        // zeroed first: that would touch all of it once more.
+        raw.clear();
+        raw.reserve_exact(raw_len as usize);
+        match context.decompress_to_buffer(&self.compressed, raw) {
             Ok(length) if length == raw_len as usize => Ok(()),
             _ => Err(BlockError::Compression),
         }

@@ -10,6 +10,8 @@ use crate::{
 
 /// Bytes of each direction that detection looks at.
 const PREFIX_BYTES: usize = 4096;
+/// A prefix up to this long is judged anew with every chunk; a longer one when it has grown by a quarter.
+const SMALL_PREFIX_BYTES: usize = 256;
 /// Chunks and bytes that may wait for detection, or are kept to take a guess back.
 const MAX_LOG: usize = 1024;
 const MAX_LOG_BYTES: usize = 64 << 10;
@@ -50,7 +52,12 @@ enum Stage {
     /// Nobody claimed it yet.
     Undecided,
     /// A decoder reads it on a guess: what it puts out is held back until it has read an answer.
-    Trial { parser: Box<dyn Parser>, out: Box<Output> },
+    Trial {
+        parser: Box<dyn Parser>,
+        out: Box<Output>,
+        /// Exchanges of `out` that were looked at for an answer.
+        looked: usize,
+    },
     /// A decoder reads it.
     Decoding(Box<dyn Parser>),
     /// Nobody reads it.
@@ -72,6 +79,11 @@ pub struct Decoder {
     /// Pushed so far, in order, while it is undecided or on trial.
     log: VecDeque<(End, Stream)>,
     log_bytes: usize,
+    /// What detection sees of `log`: of the near and the far end.
+    prefixes: [First; 2],
+    /// Lengths of both at which more bytes were asked for, by those who are still asked: until they have grown by
+    /// enough, nobody is asked again.
+    judged: Option<[usize; 2]>,
     /// Of `log`, what is in front was tried by these already.
     excluded: ProtocolSet,
     attempts: u32,
@@ -91,6 +103,8 @@ impl Decoder {
             current: 0,
             log: VecDeque::new(),
             log_bytes: 0,
+            prefixes: Default::default(),
+            judged: None,
             excluded: ProtocolSet::default(),
             attempts: 0,
             switches: 0,
@@ -134,6 +148,7 @@ impl Decoder {
                 chunk.start_at(offset);
                 fill(&mut chunk);
                 self.log_bytes += chunk.bytes().len();
+                self.see(end, &chunk);
                 if matches!(self.stage, Stage::Trial { .. }) {
                     self.try_on(end, &chunk);
                     self.log.push_back((end, chunk));
@@ -159,7 +174,7 @@ impl Decoder {
         self.decide(true, out);
         loop {
             match &mut self.stage {
-                Stage::Trial { parser, out: held } => {
+                Stage::Trial { parser, out: held, .. } => {
                     self.streams.client.close();
                     self.streams.server.close();
                     parser.finish(&mut self.streams, held);
@@ -264,13 +279,14 @@ impl Decoder {
                 }
             }
             SwitchedTo::Tunnel if self.switches <= MAX_SWITCHES => {
-                let (near, far) = match self.near_is_client {
-                    Some(false) => (&mut self.streams.server, &mut self.streams.client),
-                    _ => (&mut self.streams.client, &mut self.streams.server),
-                };
-                for (end, stream) in [(End::Near, std::mem::take(near)), (End::Far, std::mem::take(far))] {
+                let Streams { client, server } = std::mem::take(&mut self.streams);
+                let (near, far) = if self.near_is_client == Some(false) { (server, client) } else { (client, server) };
+                self.prefixes = Default::default();
+                self.judged = None;
+                for (end, stream) in [(End::Near, near), (End::Far, far)] {
                     if !stream.is_empty() {
                         self.log_bytes += stream.bytes().len();
+                        self.see(end, &stream);
                         self.log.push_back((end, stream));
                     }
                 }
@@ -300,13 +316,17 @@ impl Decoder {
     fn decide(&mut self, complete: bool, out: &mut Output) {
         while matches!(self.stage, Stage::Undecided) && !self.log.is_empty() {
             let full = complete || self.log.len() >= MAX_LOG || self.log_bytes >= MAX_LOG_BYTES;
+            if !full && !self.tells_more() {
+                return;
+            }
             match self.judge(full) {
                 Verdict::Speaks(number, near_is_client) => {
                     let Some(protocol) = REGISTRY.get(usize::from(number)) else { return };
                     let parser = (protocol.parser)(&self.start(near_is_client));
                     let marks = out.marks.is_some().then(Vec::new);
                     let names = out.names.is_some().then(Vec::new);
-                    self.stage = Stage::Trial { parser, out: Box::new(Output { marks, names, ..Output::default() }) };
+                    let held = Box::new(Output { marks, names, ..Output::default() });
+                    self.stage = Stage::Trial { parser, out: held, looked: 0 };
                     self.current = number;
                     self.near_is_client = Some(near_is_client);
                     let log = std::mem::take(&mut self.log);
@@ -316,7 +336,10 @@ impl Decoder {
                     self.log = log;
                     self.judge_trial(false, out);
                 }
-                Verdict::Wait => return,
+                Verdict::Wait => {
+                    self.judged = Some(self.prefixes.each_ref().map(|prefix| prefix.bytes.len()));
+                    return;
+                }
                 Verdict::Nobody
                     if !full && self.log_bytes < FEW_BYTES && !self.setup.datagrams && self.attempts == 0 =>
                 {
@@ -328,6 +351,7 @@ impl Decoder {
                     self.excluded = ProtocolSet::default();
                     if let Some((end, chunk)) = self.log.pop_front() {
                         self.log_bytes = self.log_bytes.saturating_sub(chunk.bytes().len());
+                        self.see_again(end);
                         if self.attempts < MAX_ATTEMPTS {
                             out.skipped(self.side(end), chunk.end().saturating_sub(chunk.position()));
                         }
@@ -336,6 +360,7 @@ impl Decoder {
                         self.stage = Stage::Opaque;
                         self.log = VecDeque::new();
                         self.log_bytes = 0;
+                        self.prefixes = Default::default();
                         return;
                     }
                 }
@@ -346,7 +371,7 @@ impl Decoder {
     /// Lets the decoder on trial read a chunk.
     fn try_on(&mut self, end: End, chunk: &Stream) {
         let side = self.side(end);
-        let Stage::Trial { parser, out } = &mut self.stage else { return };
+        let Stage::Trial { parser, out, .. } = &mut self.stage else { return };
         if out.rejected || out.switched.is_some() {
             // A switch is followed when the trial is judged; what comes behind it waits in the streams.
             if out.rejected {
@@ -368,16 +393,18 @@ impl Decoder {
 
     /// Takes the guess back, or stands by it, as soon as that can be told.
     fn judge_trial(&mut self, complete: bool, out: &mut Output) {
-        let Stage::Trial { out: held, .. } = &mut self.stage else { return };
+        let Stage::Trial { out: held, looked, .. } = &mut self.stage else { return };
         let full = complete || self.log.len() >= MAX_LOG || self.log_bytes >= MAX_LOG_BYTES;
         let answered = held
             .exchanges
             .iter()
+            .skip(std::mem::replace(looked, held.exchanges.len()))
             .any(|exchange| exchange.response.is_some() || exchange.flags.contains(Flags::NO_REPLY));
         let passed_over = held.skipped_bytes.iter().sum::<u64>();
         let nothing = held.exchanges.is_empty() && held.switched.is_none() && held.tls.is_none();
         if held.rejected || full && nothing && passed_over * 2 > self.log_bytes as u64 {
             self.excluded.insert(self.current);
+            self.judged = None;
             self.streams = Streams::default();
             self.started = [false; 2];
             self.near_is_client = self.setup.near_is_client.or(self.protocol.and(self.near_is_client));
@@ -387,13 +414,14 @@ impl Decoder {
         if !answered && !full && held.switched.is_none() && held.tls.is_none() {
             return;
         }
-        let Stage::Trial { parser, out: mut held } = std::mem::replace(&mut self.stage, Stage::Undecided) else {
+        let Stage::Trial { parser, out: mut held, .. } = std::mem::replace(&mut self.stage, Stage::Undecided) else {
             return;
         };
         self.stage = Stage::Decoding(parser);
         self.protocol.get_or_insert(self.current);
         self.log = VecDeque::new();
         self.log_bytes = 0;
+        self.prefixes = Default::default();
         let before = out.exchanges.len();
         out.exchanges.append(&mut held.exchanges);
         self.name(before, out);
@@ -433,7 +461,7 @@ impl Decoder {
     }
 
     fn judge(&self, complete: bool) -> Verdict {
-        let [near, far] = [self.prefix(End::Near), self.prefix(End::Far)];
+        let [near, far] = self.prefixes.each_ref().map(|prefix| prefix.bytes.as_slice());
         let mid_stream = self.setup.mid_stream || self.attempts > 0;
         let mut wait = false;
         // Of two orientations that fit, that with the lower port as the server's is looked at first.
@@ -442,7 +470,7 @@ impl Decoder {
             if self.near_is_client.is_some_and(|known| known != near_is_client) {
                 continue;
             }
-            let (client, server) = if near_is_client { (&near, &far) } else { (&far, &near) };
+            let (client, server) = if near_is_client { (near, far) } else { (far, near) };
             let server_port = self.server_port(near_is_client);
             let datagrams = self.setup.datagrams;
             match detect(&Prefix { client, server, mid_stream, complete, datagrams, server_port }, self.excluded) {
@@ -454,18 +482,56 @@ impl Decoder {
         if wait { Verdict::Wait } else { Verdict::Nobody }
     }
 
-    /// The first bytes of one end, up to the first hole; of datagrams, the first one.
-    fn prefix(&self, end: End) -> Vec<u8> {
-        let mut bytes = Vec::new();
+    /// Shows detection a chunk that is about to join the log.
+    fn see(&mut self, end: End, chunk: &Stream) {
+        let datagrams = self.setup.datagrams;
+        let [near, far] = &mut self.prefixes;
+        if end == End::Near { near } else { far }.see(chunk, datagrams);
+    }
+
+    /// The same of one end's whole log: its first chunk was dropped.
+    fn see_again(&mut self, end: End) {
+        self.judged = None;
+        let [near, far] = &mut self.prefixes;
+        let prefix = if end == End::Near { near } else { far };
+        prefix.bytes.clear();
+        prefix.whole = false;
         for (_, chunk) in self.log.iter().filter(|(from, _)| *from == end) {
-            let room = PREFIX_BYTES - bytes.len();
-            let here = chunk.bytes();
-            bytes.extend_from_slice(here.get(..room).unwrap_or(here));
-            if bytes.len() >= PREFIX_BYTES || chunk.hole().is_some() || self.setup.datagrams {
+            if prefix.whole {
                 break;
             }
+            prefix.see(chunk, self.setup.datagrams);
         }
-        bytes
+    }
+
+    /// Whether asking again is worth it: it costs a look at all bytes by every protocol, and they come one by one.
+    fn tells_more(&self) -> bool {
+        let Some(judged) = self.judged else { return true };
+        self.prefixes.iter().zip(judged).any(|(prefix, judged)| {
+            let length = prefix.bytes.len();
+            let step = if judged < SMALL_PREFIX_BYTES { 1 } else { judged / 4 };
+            length >= judged + step || prefix.whole && length > judged
+        })
+    }
+}
+
+/// The first bytes of one end, up to the first hole; of datagrams, the first one.
+#[derive(Debug, Default)]
+struct First {
+    bytes: Vec<u8>,
+    /// Nothing joins them any more.
+    whole: bool,
+}
+
+impl First {
+    fn see(&mut self, chunk: &Stream, datagrams: bool) {
+        if self.whole {
+            return;
+        }
+        let room = PREFIX_BYTES - self.bytes.len();
+        let here = chunk.bytes();
+        self.bytes.extend_from_slice(here.get(..room).unwrap_or(here));
+        self.whole = self.bytes.len() >= PREFIX_BYTES || chunk.hole().is_some() || datagrams;
     }
 }
 

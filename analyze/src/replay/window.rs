@@ -17,7 +17,10 @@ use crate::replay::{SHARDS, SortedLines};
 /// What a decoded block takes in memory at most, for each byte of its raw size: columns are wider in memory, and rows
 /// are listed by shard.
 const MEMORY_PER_RAW_BYTE: u64 = 6;
-/// Blocks of a window at most: enough work for every thread, and a bound on how long lines wait for sorting.
+/// Blocks of a window at most, for each thread and in all: enough work for every thread, few enough that their memory is
+/// used again (and partly still cached) instead of being fetched from the kernel, and a bound on how long lines wait for
+/// sorting.
+const WINDOW_PER_THREAD: usize = 8;
 const MAX_WINDOW: usize = 64;
 /// Bytes of lines that a byte of a block is taken to come to before any were seen: a pipeline of small commands.
 const FIRST_LINES_PER_RAW_BYTE: u64 = 20;
@@ -117,7 +120,8 @@ pub fn run(
 
 fn window_length(entries: &[(u32, BlockEntry)], budget: u64, lines_per_raw_byte: u64) -> usize {
     let mut room = budget;
-    let fitting = entries.iter().take(MAX_WINDOW).take_while(|(_, entry)| {
+    let most = MAX_WINDOW.min(WINDOW_PER_THREAD * rayon::current_num_threads());
+    let fitting = entries.iter().take(most).take_while(|(_, entry)| {
         let needed = u64::from(entry.raw_len).saturating_mul(MEMORY_PER_RAW_BYTE + lines_per_raw_byte);
         let fits = needed <= room;
         room = room.saturating_sub(needed);
