@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use kfr_analyze::Options;
-use kfr_analyze::check::{Case, CheckOptions, Checked, Difference, Outcome, Tally, check as check_all, find};
+use kfr_analyze::check::{Case, CheckOptions, Checked, Difference, Found, Outcome, Tally, check as check_all, find};
 
 use crate::args::CheckArguments;
 use crate::exit::{Done, Failure};
@@ -16,9 +16,12 @@ use crate::terminal::{Terminal, shown, text_output};
 /// Differences of a capture that are shown without `-v`.
 const MAX_SHOWN: usize = 10;
 
-pub fn check(arguments: &CheckArguments, terminal: Terminal, all: bool) -> Result<Done, Failure> {
+pub fn check(arguments: &CheckArguments, terminal: Terminal, all: bool, quiet: bool) -> Result<Done, Failure> {
     let folder = &arguments.folder;
-    let cases =
+    if folder.is_file() {
+        return Err(Failure::usage(anyhow!("{} is a file; name the folder that holds it", folder.display())));
+    }
+    let Found { cases, orphans } =
         find(folder).with_context(|| format!("{} can't be read", folder.display())).map_err(Failure::unreadable)?;
     if cases.is_empty() {
         let sentence = anyhow!("{} holds no bundle (*.kfr) or packet capture (*.pcap, *.pcapng)", folder.display());
@@ -35,13 +38,20 @@ pub fn check(arguments: &CheckArguments, terminal: Terminal, all: bool) -> Resul
     for one in &checked {
         write_one(&mut out, folder, one, arguments.bless, shown).map_err(Failure::unwritable)?;
     }
-    write_summary(&mut out, &checked, arguments.bless).and_then(|()| out.flush()).map_err(Failure::unwritable)?;
+    for orphan in &orphans {
+        let name = self::shown(&orphan.strip_prefix(folder).unwrap_or(orphan).to_string_lossy());
+        writeln!(out, "{name}: its capture is not there").map_err(Failure::unwritable)?;
+    }
+    if !quiet {
+        write_summary(&mut out, &checked, arguments.bless).map_err(Failure::unwritable)?;
+    }
+    out.flush().map_err(Failure::unwritable)?;
     let wrong = checked.iter().filter(|one| match one.outcome {
         Outcome::Same => false,
         Outcome::Failed(_) => true,
         Outcome::Different(_) | Outcome::NoGolden => !arguments.bless,
     });
-    let wrong = wrong.count();
+    let wrong = wrong.count() + orphans.len();
     if wrong > 0 && !arguments.bless {
         terminal.say("to take what is found now as golden: kfr check --bless");
     }
@@ -54,6 +64,9 @@ fn name(folder: &Path, case: &Case) -> String {
 
 fn write_one(out: &mut dyn Write, folder: &Path, one: &Checked, bless: bool, most: usize) -> std::io::Result<()> {
     let name = name(folder, &one.case);
+    if let Some(note) = &one.note {
+        writeln!(out, "{name}: {}", shown(note))?;
+    }
     let requests: u64 = one.tally.values().map(|tally| tally.requests).sum();
     match &one.outcome {
         Outcome::Same => Ok(()),

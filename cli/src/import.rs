@@ -35,10 +35,15 @@ pub fn import(options: &ImportOptions, terminal: Terminal) -> Result<Done, Failu
 }
 
 /// Imports one capture for a check: what is wrong with it comes back as a sentence.
-pub fn import_quietly(capture: &Path, bundle: &Path) -> Result<(), String> {
+pub fn import_quietly(capture: &Path, bundle: &Path) -> Result<Option<String>, String> {
     let (file, name) = open(capture).map_err(|failure| failure.sentence())?;
     let imported = kfr_import::import(file, &name, |header| Writer::create(bundle, header, false));
-    imported.map(|_| ()).map_err(|error| classify(error, &name).sentence())
+    let summary = imported.map_err(|error| classify(error, &name).sentence())?;
+    Ok(match summary.end {
+        FileEnd::Whole => None,
+        FileEnd::Truncated => Some("the capture is truncated; what comes before its end was compared".to_string()),
+        FileEnd::Damaged => Some("the capture is damaged; what comes before that place was compared".to_string()),
+    })
 }
 
 /// Opens a capture so that it can be read twice, and names it.
@@ -106,6 +111,16 @@ fn summarise(summary: &Summary, options: &ImportOptions, name: &str, terminal: T
         FileEnd::Damaged => {
             terminal.say(format_args!("{name} is damaged; what comes before that place is in the bundle"))
         }
+    }
+    let unread = counters.packets_unknown_link + counters.packets_unreadable + counters.packets_truncated;
+    if unread > 0 {
+        terminal.say(format_args!(
+            "{unread} of {} packets could not be read: {} of an unknown link type, {} cut off within their headers, {} else",
+            counters.packets,
+            counters.packets_unknown_link,
+            counters.packets_truncated,
+            counters.packets_unreadable
+        ));
     }
     if counters.segments_missing_bytes > 0 {
         terminal.say(format_args!(

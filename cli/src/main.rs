@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         #[cfg(all(target_os = "linux", feature = "capture"))]
         Command::Capture(options) => capture::capture(&options, terminal),
         Command::Import(options) => import::import(&options, terminal),
-        Command::Check(options) => check::check(&options, terminal, arguments.verbose),
+        Command::Check(options) => check::check(&options, terminal, arguments.verbose, arguments.quiet),
         Command::Info(options) => inspect::info(&options),
         Command::Verify(options) => inspect::verify(&options),
         Command::Analyze(options) => replay::analyze(&options, terminal),

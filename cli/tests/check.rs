@@ -71,6 +71,39 @@ fn what_can_not_be_checked_is_told() {
     assert_eq!(check(empty.path(), &[]).0, 4);
     assert_eq!(check(&empty.path().join("absent"), &[]).0, 4);
     assert_eq!(check(folder.path(), &["--threads", "0"]).0, 2);
+    assert_eq!(check(&folder.path().join("rubbish.pcap"), &[]).0, 2);
+}
+
+#[test]
+fn golden_files_are_written_for_their_owner_and_nowhere_else() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let folder = recording();
+    let golden = folder.path().join("redis/commands.requests.jsonl");
+    fs::remove_file(&golden).expect("removed");
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "precious").expect("written");
+    symlink(&victim, &golden).expect("a link");
+    let (code, out, _) = check(folder.path(), &["--bless"]);
+    assert!(code == 1 && out.contains("no regular file"), "{out}");
+    assert_eq!(fs::read_to_string(&victim).expect("still there"), "precious");
+    fs::remove_file(&golden).expect("removed");
+    assert_eq!(check(folder.path(), &["--bless"]).0, 0);
+    assert_eq!(fs::metadata(&golden).expect("there").mode() & 0o777, 0o600);
+    fs::rename(folder.path().join("redis/commands.pcap"), folder.path().join("other.pcap")).expect("renamed");
+    let (code, out, _) = check(folder.path(), &[]);
+    assert!(code == 1 && out.contains("redis/commands.requests.jsonl: its capture is not there"), "{out}");
+}
+
+#[test]
+fn a_capture_that_is_cut_off_is_told() {
+    let folder = recording();
+    let capture = folder.path().join("redis/commands.pcap");
+    let bytes = fs::read(&capture).expect("the capture");
+    fs::write(&capture, &bytes[..bytes.len() - 7]).expect("written");
+    let (_, out, _) = check(folder.path(), &["--bless"]);
+    assert!(out.contains("the capture is truncated"), "{out}");
+    let (code, out, _) = check(folder.path(), &["-q"]);
+    assert!(code == 0 && !out.contains("protocol "), "{out}");
 }
 
 #[test]

@@ -15,10 +15,15 @@ const SMALL_PREFIX_BYTES: usize = 256;
 /// Chunks and bytes that may wait for detection, or are kept to take a guess back.
 const MAX_LOG: usize = 1024;
 const MAX_LOG_BYTES: usize = 64 << 10;
+/// The same while one side only has sent anything: a large first request tells little without its answer.
+const MAX_ONE_SIDED_BYTES: usize = 2 << 20;
 /// Bytes below which nobody is asked to be sure that these can't be his.
 const FEW_BYTES: usize = 64;
 /// Times that detection starts over behind the first chunk before a connection counts as unknown.
 const MAX_ATTEMPTS: u32 = 256;
+/// The same where the start of the connection was seen, and for datagrams.
+const MAX_ATTEMPTS_FROM_START: u32 = 8;
+const MAX_DATAGRAM_ATTEMPTS: u32 = 64;
 /// Protocols that a connection goes through one after the other.
 const MAX_SWITCHES: u32 = 8;
 
@@ -79,6 +84,8 @@ pub struct Decoder {
     /// Pushed so far, in order, while it is undecided or on trial.
     log: VecDeque<(End, Stream)>,
     log_bytes: usize,
+    /// Whether the near (far) end has sent anything.
+    spoke: [bool; 2],
     /// What detection sees of `log`: of the near and the far end.
     prefixes: [First; 2],
     /// Lengths of both at which more bytes were asked for, by those who are still asked: until they have grown by
@@ -103,6 +110,7 @@ impl Decoder {
             current: 0,
             log: VecDeque::new(),
             log_bytes: 0,
+            spoke: [false; 2],
             prefixes: Default::default(),
             judged: None,
             excluded: ProtocolSet::default(),
@@ -148,6 +156,8 @@ impl Decoder {
                 chunk.start_at(offset);
                 fill(&mut chunk);
                 self.log_bytes += chunk.bytes().len();
+                let [near, far] = &mut self.spoke;
+                *(if end == End::Near { near } else { far }) = true;
                 self.see(end, &chunk);
                 if matches!(self.stage, Stage::Trial { .. }) {
                     self.try_on(end, &chunk);
@@ -312,10 +322,16 @@ impl Decoder {
         }
     }
 
+    /// Nothing more is waited for before it is decided.
+    fn is_full(&self) -> bool {
+        let bytes = if self.spoke == [true; 2] { MAX_LOG_BYTES } else { MAX_ONE_SIDED_BYTES };
+        self.log.len() >= MAX_LOG || self.log_bytes >= bytes
+    }
+
     /// Asks who speaks here; lets the one who claims it try.
     fn decide(&mut self, complete: bool, out: &mut Output) {
         while matches!(self.stage, Stage::Undecided) && !self.log.is_empty() {
-            let full = complete || self.log.len() >= MAX_LOG || self.log_bytes >= MAX_LOG_BYTES;
+            let full = complete || self.is_full();
             if !full && !self.tells_more() {
                 return;
             }
@@ -346,17 +362,23 @@ impl Decoder {
                     return;
                 }
                 Verdict::Nobody => {
-                    // Somewhere behind the first chunk a message may begin.
+                    // Somewhere behind the first chunk a message may begin; where the start was seen, that is little to go
+                    // by: a line of a proxy, say.
                     self.attempts += 1;
+                    let most = match (self.setup.mid_stream, self.setup.datagrams) {
+                        (_, true) => MAX_DATAGRAM_ATTEMPTS,
+                        (true, false) => MAX_ATTEMPTS,
+                        (false, false) => MAX_ATTEMPTS_FROM_START,
+                    };
                     self.excluded = ProtocolSet::default();
                     if let Some((end, chunk)) = self.log.pop_front() {
                         self.log_bytes = self.log_bytes.saturating_sub(chunk.bytes().len());
                         self.see_again(end);
-                        if self.attempts < MAX_ATTEMPTS {
+                        if self.attempts < most {
                             out.skipped(self.side(end), chunk.end().saturating_sub(chunk.position()));
                         }
                     }
-                    if self.attempts >= MAX_ATTEMPTS || self.setup.datagrams && self.attempts >= 64 {
+                    if self.attempts >= most {
                         self.stage = Stage::Opaque;
                         self.log = VecDeque::new();
                         self.log_bytes = 0;
@@ -393,8 +415,8 @@ impl Decoder {
 
     /// Takes the guess back, or stands by it, as soon as that can be told.
     fn judge_trial(&mut self, complete: bool, out: &mut Output) {
+        let full = complete || self.is_full();
         let Stage::Trial { out: held, looked, .. } = &mut self.stage else { return };
-        let full = complete || self.log.len() >= MAX_LOG || self.log_bytes >= MAX_LOG_BYTES;
         let answered = held
             .exchanges
             .iter()

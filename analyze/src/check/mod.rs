@@ -8,5 +8,5 @@ mod find;
 mod run;
 
 pub use compare::{Comparison, Difference, Tally, compare};
-pub use find::{Case, find};
+pub use find::{Case, Found, find};
 pub use run::{CheckOptions, Checked, Importer, Outcome, check};

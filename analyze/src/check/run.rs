@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use kfr_bundle::Condition;
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -50,6 +52,8 @@ pub struct Checked {
     pub case: Case,
     /// How it did.
     pub outcome: Outcome,
+    /// What is wrong with the capture itself, where what is whole of it was read: a sentence.
+    pub note: Option<String>,
     /// Requests now, by protocol.
     pub tally: BTreeMap<String, Tally>,
     /// Connections whose protocol is not known.
@@ -60,8 +64,9 @@ pub struct Checked {
     pub excerpts: BTreeMap<String, String>,
 }
 
-/// Makes a bundle of a packet capture: from where, to where. The error is a sentence.
-pub type Importer<'a> = &'a (dyn Fn(&Path, &Path) -> Result<(), String> + Sync);
+/// Makes a bundle of a packet capture: from where, to where. What is wrong with the capture, though it was read, comes back
+/// as a sentence; so does the error.
+pub type Importer<'a> = &'a (dyn Fn(&Path, &Path) -> Result<Option<String>, String> + Sync);
 
 /// Checks every case, several at once; the result is in the order of the cases.
 ///
@@ -80,6 +85,7 @@ fn check_one(case: &Case, import: Importer<'_>, options: &CheckOptions) -> Check
     let mut checked = Checked {
         case: case.clone(),
         outcome: Outcome::Same,
+        note: None,
         tally: BTreeMap::new(),
         unknown_connections: 0,
         unknown_bytes: 0,
@@ -107,10 +113,13 @@ fn replay_and_compare(
         };
         folder = made.map_err(|error| format!("the temporary folder can't be written: {error}"))?;
         let bundle = folder.path().join("capture.kfr");
-        import(&case.capture, &bundle)?;
+        checked.note = import(&case.capture, &bundle)?;
         bundle
     };
     let inputs = Input::open_all(&[bundle]).map_err(|error| error.to_string())?;
+    if case.is_bundle && inputs.iter().any(|input| input.condition() == Condition::Damaged) {
+        checked.note = Some("the bundle is damaged; what is whole of it was compared".to_string());
+    }
     let replay = Options { threads: Some(1), literals: false, ..options.replay.clone() };
     let analysis = Analysis::new(&inputs, &replay, Want::RequestLines).map_err(|error| error.to_string())?;
     checked.unknown_connections = analysis.ledger.unknown_connections;
@@ -141,9 +150,21 @@ fn replay_and_compare(
         }
     };
     if options.bless && checked.outcome != Outcome::Same {
-        fs::write(&case.golden, &found)
+        write_golden(&case.golden, &found)
             .map_err(|error| format!("{} can't be written: {error}", case.golden.display()))?;
     }
+    Ok(())
+}
+
+/// Writes a golden file beside its place and puts it there whole; what a link points to is left alone.
+fn write_golden(golden: &Path, lines: &str) -> io::Result<()> {
+    if fs::symlink_metadata(golden).is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let folder = golden.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(lines.as_bytes())?;
+    file.persist(golden).map_err(|error| error.error)?;
     Ok(())
 }
 
