@@ -45,7 +45,8 @@ pub fn mask_path(path: &str) -> Option<String> {
 /// An e-mail address or a user's handle with one: `@` after something, also percent-encoded. `@scope` of a package
 /// registry begins with it and stays.
 fn is_address(segment: &str) -> bool {
-    let at = segment.find('@').or_else(|| segment.find("%40"));
+    let at = segment.bytes().position(|byte| byte == b'@' || byte == b'%');
+    let at = at.and_then(|from| segment.find('@').or_else(|| Some(from + segment.get(from..)?.find("%40")?)));
     at.is_some_and(|at| at > 0)
 }
 

@@ -66,7 +66,11 @@ impl Input {
 
     /// Reads and decompresses a block; `None` if it is damaged.
     pub fn raw(&self, entry: &BlockEntry) -> Option<Vec<u8>> {
-        let mut raw = Vec::new();
+        self.raw_into(entry, Vec::new())
+    }
+
+    /// The same, into memory that is at hand.
+    pub fn raw_into(&self, entry: &BlockEntry, mut raw: Vec<u8>) -> Option<Vec<u8>> {
         self.reader.read_block(entry, &mut raw).ok()?;
         Some(raw)
     }

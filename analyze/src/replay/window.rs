@@ -1,6 +1,8 @@
 //! Blocks through the shards: a window of blocks is decoded in parallel, its rows are routed by connection, and the
 //! shards take theirs in parallel, each in the order of the file.
 
+use std::sync::Mutex;
+
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock};
 use rayon::prelude::*;
 
@@ -67,13 +69,18 @@ pub fn run(
     // Bytes of lines that a byte of a block came to at most so far: they wait until their window is over.
     let mut lines_per_raw_byte = FIRST_LINES_PER_RAW_BYTE;
     let mut known = false;
+    // Memory of blocks that are done: to give it back and get it anew costs more than to fill it.
+    let mut spare = Mutex::new(Vec::new());
     while !rest.is_empty() {
         let (window, after) = rest.split_at(window_length(rest, budget, lines_per_raw_byte));
         rest = after;
         let decoded: Vec<Option<Decoded>> = window
             .par_iter()
             .with_max_len(1)
-            .map(|(bundle, entry)| decode(inputs.get(*bundle as usize)?, *bundle, entry, sockets, connections))
+            .map(|(bundle, entry)| {
+                let memory = spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
+                decode(inputs.get(*bundle as usize)?, *bundle, entry, memory, sockets, connections)
+            })
             .collect();
         for one in &decoded {
             match one {
@@ -92,6 +99,10 @@ pub fn run(
                 replay_rows(decoded, number, shard, context);
             }
         });
+        if let Ok(spare) = spare.get_mut() {
+            spare.extend(decoded.into_iter().flatten().map(|decoded| decoded.block.into_raw()));
+            spare.truncate(window.len());
+        }
         shards.iter_mut().for_each(|shard| edges.merge_edges(shard.take_edges()));
         let before = lines.pushed_bytes();
         for shard in &mut shards {
@@ -135,10 +146,11 @@ fn decode(
     input: &Input,
     bundle: u32,
     entry: &BlockEntry,
+    memory: Vec<u8>,
     sockets: &Sockets,
     connections: &Connections,
 ) -> Option<Decoded> {
-    let block = DataBlock::decode(input.raw(entry)?, entry.first_row).ok()?;
+    let block = DataBlock::decode(input.raw_into(entry, memory)?, entry.first_row).ok()?;
     let owners: Vec<(u32, bool)> = block
         .flows
         .iter()

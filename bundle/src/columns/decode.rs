@@ -227,6 +227,11 @@ fn each_or_zero(column: Option<&[u8]>, rows: usize, mut each: impl FnMut(u64) ->
 }
 
 impl DataBlock {
+    /// The memory that it was decoded from, to decompress the next one into.
+    pub fn into_raw(self) -> Vec<u8> {
+        self.raw
+    }
+
     /// Reads a block's decompressed content, and keeps it: payload isn't copied. `first_row` is the block header's.
     ///
     /// # Errors
