@@ -1,31 +1,28 @@
 //! The course of a connection whose messages begin with their length and whose answers name their request.
 
 use crate::frames::{Frame, Frames, Framing, Next};
-use crate::pairing::{Chunks, MAX_OPEN};
-use crate::{Exchange, Flags, Output, Parser, Side, Start, Streams};
+use crate::matching::Matching;
+use crate::pairing::{Chunks, MAX_OPEN, MAX_STALLED_BYTES};
+use crate::{Flags, Output, Parser, Side, Start, Streams};
 
 /// A message's buffer above this is not kept for the next one.
 const MAX_SPARE_BYTES: usize = 64 << 10;
 
-/// Unread client bytes at which waiting for answers ends: only the client's side is recorded, or the answers are lost.
-const MAX_STALLED_BYTES: usize = 24 << 20;
-
 /// What a protocol makes of its messages.
 pub(crate) trait Calls: Framing + Send {
+    /// What an answer names its request by.
+    type Key: Ord + Copy;
+    /// What the decoder remembers of a request.
+    type Detail;
+
     /// Bytes of a message that are looked at.
     const KEEP: usize;
 
     /// Reads a message. False where it is none of this protocol, or an answer that nobody waits for.
     fn message(&mut self, side: Side, frame: &Frame, out: &mut Output) -> bool;
 
-    /// Framing was lost at `at` of `side`'s stream: whole messages may be missing there.
-    fn lost(&mut self, side: Side, at: u64, flag: Flags);
-
-    /// How many requests wait for answers.
-    fn waiting(&self) -> usize;
-
-    /// Nothing more will come: ends what is open.
-    fn finish(&mut self, streams: &Streams, out: &mut Output);
+    /// The requests that wait for their answers.
+    fn open(&mut self) -> &mut Matching<Self::Key, Self::Detail>;
 }
 
 /// A connection.
@@ -61,19 +58,22 @@ impl<C: Calls> Conversation<C> {
         };
         while !out.rejected {
             match side {
-                Side::Client if self.calls.waiting() >= MAX_OPEN && stream.bytes().len() < MAX_STALLED_BYTES => {
+                Side::Client if self.calls.open().len() >= MAX_OPEN && stream.bytes().len() < MAX_STALLED_BYTES => {
                     self.stalled = true;
                     return;
                 }
                 // What comes may answer requests that are still to be read.
-                Side::Server if self.stalled && self.calls.waiting() < MAX_OPEN / 2 => return,
+                Side::Server if self.stalled && self.calls.open().len() < MAX_OPEN / 2 => return,
                 _ => {}
             }
             let understood = match frames.next(stream, chunk, other_end, &self.calls, out) {
                 Next::Wait => return,
                 Next::Lost(at, flag) => {
-                    self.calls.lost(side, at, flag);
-                    flag != Flags::default()
+                    let hole = flag != Flags::default();
+                    if hole || side == Side::Server {
+                        self.calls.open().lost(side, at, flag);
+                    }
+                    hole
                 }
                 Next::Frame(frame) => {
                     let understood = self.calls.message(side, &frame, out);
@@ -85,7 +85,7 @@ impl<C: Calls> Conversation<C> {
                 }
             };
             // Of too many requests the oldest were given up: their answers find nobody.
-            let doubtful = self.mid_stream || self.calls.waiting() >= MAX_OPEN;
+            let doubtful = self.mid_stream || self.calls.open().len() >= MAX_OPEN;
             out.rejected |= !understood && !self.settled && !doubtful;
         }
     }
@@ -97,9 +97,9 @@ impl<C: Calls> Parser for Conversation<C> {
         loop {
             self.stalled = false;
             self.read(Side::Client, client, streams, out);
-            let before = self.calls.waiting();
+            let before = self.calls.open().len();
             self.read(Side::Server, server, streams, out);
-            if !self.stalled || self.calls.waiting() == before {
+            if !self.stalled || self.calls.open().len() == before {
                 return;
             }
         }
@@ -117,37 +117,6 @@ impl<C: Calls> Parser for Conversation<C> {
         if let Some(frame) = server.finish(&streams.server) {
             self.calls.message(Side::Server, &frame, out);
         }
-        self.calls.finish(streams, out);
+        self.calls.open().finish(streams, out);
     }
-}
-
-/// Notes what the frame that carried a request says of it; `joined`: no request was read before, and the start of the
-/// connection was not seen.
-pub(crate) fn flag_request(exchange: &mut Exchange, frame: &Frame, others_open: bool, joined: bool) {
-    if others_open {
-        exchange.flags.insert(Flags::PIPELINED);
-    }
-    if joined && frame.found {
-        exchange.flags.insert(Flags::MID_STREAM);
-    }
-}
-
-/// Why bytes behind the kept ones are missing: the hole's kind, or the bound on what is kept.
-pub(crate) fn missing(frame: &Frame) -> Flags {
-    if frame.missing == Flags::default() { Flags::TRUNCATED } else { frame.missing }
-}
-
-/// A big-endian number at `at`.
-pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<i16> {
-    Some(i16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// A big-endian number at `at`.
-pub(crate) fn be32(bytes: &[u8], at: usize) -> Option<i32> {
-    Some(i32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// A big-endian number at `at`.
-pub(crate) fn be64(bytes: &[u8], at: usize) -> Option<i64> {
-    Some(i64::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }

@@ -85,3 +85,18 @@ impl<'a> Cursor<'a> {
         None
     }
 }
+
+/// A signed big-endian number at `at`, as protocols that come from Java have them.
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<i16> {
+    Some(i16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The same, of 32 bits.
+pub(crate) fn be32(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The same, of 64 bits.
+pub(crate) fn be64(bytes: &[u8], at: usize) -> Option<i64> {
+    Some(i64::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}

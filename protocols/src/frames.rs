@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::pairing::{Looks, find_start, hole_flag, pass_chunk};
-use crate::{Flags, Output, Side, Stream};
+use crate::pairing::{Chunks, Looks, find_start, hole_flag, pass_chunk};
+use crate::{Exchange, Flags, Output, Side, Stream, Streams};
 
 /// Bytes at which a message must have told its length.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -32,8 +32,27 @@ pub(crate) struct Frame {
     pub missing: Flags,
     /// False if the stream ended within.
     pub whole: bool,
-    /// It is the first one behind something that was passed over, or of a connection joined in the middle.
-    pub found: bool,
+}
+
+impl Frame {
+    /// Why bytes that are needed are not in `bytes`: the hole's flag, or that of the bound on what is kept.
+    pub fn lack(&self) -> Flags {
+        if self.missing == Flags::default() && self.whole { Flags::TRUNCATED } else { self.missing }
+    }
+
+    /// Notes what the frame that carries a request says of it. `joined`: it is the first one, and the start of the
+    /// connection was not seen; `others_open`: others wait for their answers.
+    pub fn qualify(&self, exchange: &mut Exchange, joined: bool, others_open: bool) {
+        if joined {
+            exchange.flags.insert(Flags::MID_STREAM);
+        }
+        if !self.whole {
+            exchange.flags.insert(Flags::INCOMPLETE);
+        }
+        if others_open {
+            exchange.flags.insert(Flags::PIPELINED);
+        }
+    }
 }
 
 /// What comes next.
@@ -56,6 +75,11 @@ pub(crate) trait Framing {
     /// Whether `bytes` look like the start of a message of `side`: stricter than `head`, as it is asked where one has to
     /// be found anew. `cut`: a hole follows them.
     fn looks(&self, side: Side, bytes: &[u8], cut: bool) -> Looks;
+
+    /// Whether a message ends as one must, where that can be seen: if not, what was taken for its head is none.
+    fn ends(&self, _: &Frame) -> bool {
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -79,7 +103,6 @@ pub(crate) struct Frames {
     state: State,
     frame: Frame,
     seen_at: Option<u64>,
-    found: bool,
     spare: Vec<u8>,
 }
 
@@ -87,7 +110,7 @@ impl Frames {
     /// A reader of `side`'s messages that keeps the first `keep` bytes of each; `mid_stream`: it begins anywhere.
     pub fn new(side: Side, keep: usize, mid_stream: bool) -> Self {
         let state = if mid_stream { State::Search } else { State::Start };
-        Self { side, keep, state, frame: Frame::default(), seen_at: None, found: mid_stream, spare: Vec::new() }
+        Self { side, keep, state, frame: Frame::default(), seen_at: None, spare: Vec::new() }
     }
 
     /// Takes a message's buffer back.
@@ -96,11 +119,9 @@ impl Frames {
         self.spare.clear();
     }
 
-    /// Goes on looking for a message anew, wherever it stands.
-    #[allow(dead_code)]
+    /// Looks for a message anew: the bytes go on with something else.
     pub fn search(&mut self) {
         self.state = State::Search;
-        self.found = true;
     }
 
     /// The next message that has wholly arrived. `chunk` is where the chunk pushed last begins (`pairing::Chunks`),
@@ -141,7 +162,6 @@ impl Frames {
                                 seen_at,
                                 missing: Flags::default(),
                                 whole: true,
-                                found: std::mem::take(&mut self.found),
                             };
                             self.seen_at = None;
                             self.state = State::Keeping(usize::try_from(length).unwrap_or(usize::MAX).min(self.keep));
@@ -155,7 +175,7 @@ impl Frames {
                                 _ => Flags::default(),
                             };
                             pass_chunk(stream, self.side, chunk, out);
-                            self.search();
+                            self.state = State::Search;
                             return Next::Lost(at, flag);
                         }
                     }
@@ -180,8 +200,14 @@ impl Frames {
                     if stream.position() < self.frame.range.end {
                         return Next::Wait;
                     }
-                    self.state = State::Start;
-                    return Next::Frame(std::mem::take(&mut self.frame));
+                    let frame = std::mem::take(&mut self.frame);
+                    if framing.ends(&frame) {
+                        self.state = State::Start;
+                        return Next::Frame(frame);
+                    }
+                    self.state = State::Search;
+                    out.skipped(self.side, frame.range.end.saturating_sub(frame.range.start));
+                    return Next::Lost(frame.range.start, Flags::default());
                 }
             }
         }
@@ -205,6 +231,72 @@ impl Frames {
             }
             State::Search | State::Start => None,
         }
+    }
+}
+
+/// Reads the messages of both directions, of a protocol whose sides speak when they like.
+#[derive(Debug)]
+pub(crate) struct BothFrames {
+    sides: [Frames; 2],
+    chunks: Chunks,
+    /// Where the chunks pushed last begin.
+    latest: [u64; 2],
+    /// A message was read: from then on these bytes are this protocol, whatever comes.
+    settled: bool,
+}
+
+impl BothFrames {
+    /// Readers that keep the first `keep` bytes of each message; `mid_stream`: they begin anywhere.
+    pub fn new(keep: usize, mid_stream: bool) -> Self {
+        Self {
+            sides: [Side::Client, Side::Server].map(|side| Frames::new(side, keep, mid_stream)),
+            chunks: Chunks::default(),
+            latest: [0; 2],
+            settled: false,
+        }
+    }
+
+    fn side(&mut self, side: Side) -> &mut Frames {
+        let [client, server] = &mut self.sides;
+        if side == Side::Client { client } else { server }
+    }
+
+    /// Something was pushed: call it once before [`BothFrames::next`].
+    pub fn advance(&mut self, streams: &Streams) {
+        self.latest = self.chunks.advance(streams).into();
+    }
+
+    /// The next message of `side` that has wholly arrived. Rejects bytes that begin with something else.
+    pub fn next(&mut self, side: Side, streams: &mut Streams, framing: &impl Framing, out: &mut Output) -> Next {
+        let [client, server] = self.latest;
+        let (chunk, stream, other_end) = match side {
+            Side::Client => (client, &mut streams.client, streams.server.end()),
+            Side::Server => (server, &mut streams.server, streams.client.end()),
+        };
+        let next = self.side(side).next(stream, chunk, other_end, framing, out);
+        match next {
+            Next::Frame(_) => self.settled = true,
+            Next::Lost(_, flag) => out.rejected |= flag == Flags::default() && !self.settled,
+            Next::Wait => {}
+        }
+        next
+    }
+
+    /// Takes a message's buffer back.
+    pub fn recycle(&mut self, side: Side, frame: Frame) {
+        self.side(side).recycle(frame);
+    }
+
+    /// The message of `side` that is arriving: see [`Frames::begun`].
+    pub fn begun(&self, side: Side) -> Option<&Frame> {
+        let [client, server] = &self.sides;
+        if side == Side::Client { client.begun() } else { server.begun() }
+    }
+
+    /// Nothing more will come: the message of `side` that the end cut off, if its head was read.
+    pub fn finish(&mut self, side: Side, streams: &Streams) -> Option<Frame> {
+        let stream = if side == Side::Client { &streams.client } else { &streams.server };
+        self.side(side).finish(stream)
     }
 }
 

@@ -21,6 +21,7 @@ mod pairing;
 pub mod sql;
 mod stream;
 mod text;
+mod turns;
 mod unpack;
 
 mod amqp;
@@ -123,28 +124,32 @@ pub struct Protocol {
     pub about: About,
 }
 
-/// Every protocol, in the order in which ties are decided. At most 64 ([`ProtocolSet`]).
+/// Every protocol. Where two are equally sure, the first one is taken: those that begin with a magic, or whose messages
+/// have much to check, stand before those with little. At most 64 ([`ProtocolSet`]).
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    // Known by a magic, a preface, or the whole form of their first message.
     http2::PROTOCOL,
     http2::GRPC,
-    http::PROTOCOL,
     tls::PROTOCOL,
-    dns::PROTOCOL,
-    websocket::PROTOCOL,
-    mysql::PROTOCOL,
-    mongodb::PROTOCOL,
-    clickhouse::PROTOCOL,
-    cassandra::PROTOCOL,
-    thrift::PROTOCOL,
-    postgresql::PROTOCOL,
     amqp::PROTOCOL,
-    mqtt::PROTOCOL,
-    nats::PROTOCOL,
-    memcached::PROTOCOL,
-    redis::PROTOCOL,
     dubbo::PROTOCOL,
+    http::PROTOCOL,
+    mysql::PROTOCOL,
+    postgresql::PROTOCOL,
+    mongodb::PROTOCOL,
+    cassandra::PROTOCOL,
+    clickhouse::PROTOCOL,
     rocketmq::PROTOCOL,
-    zookeeper::PROTOCOL,
     kafka::PROTOCOL,
+    zookeeper::PROTOCOL,
+    thrift::PROTOCOL,
+    mqtt::PROTOCOL,
+    dns::PROTOCOL,
+    // Lines of words.
+    redis::PROTOCOL,
+    memcached::PROTOCOL,
+    nats::PROTOCOL,
+    // Never detected: what an upgrade leads to.
+    websocket::PROTOCOL,
 ];

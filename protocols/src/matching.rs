@@ -1,13 +1,10 @@
 //! Requests whose answers name them: by correlation id, stream id, sequence number. Answers may come in any order.
 
 use std::collections::BTreeMap;
-use std::ops::{Range, RangeBounds};
+use std::ops::RangeBounds;
 
-use crate::pairing::MAX_OPEN;
+use crate::pairing::{MAX_OPEN, MAX_OPEN_BYTES};
 use crate::{Exchange, Flags, NAMELESS, Output, Side, Status, Streams};
-
-/// Texts of requests that wait for an answer, bytes.
-const MAX_OPEN_BYTES: usize = 32 << 20;
 
 /// A request that waits for its answer.
 #[derive(Debug)]
@@ -116,13 +113,12 @@ impl<K: Ord + Copy, T> Matching<K, T> {
         Some(waiting)
     }
 
-    /// Completes the request under this key; how it went stands in it already. False if nobody waits.
-    #[allow(dead_code)]
-    pub fn complete(&mut self, key: K, response: Range<u64>, out: &mut Output) -> bool {
-        let Some(mut waiting) = self.take(key) else { return false };
-        waiting.exchange.response = Some(response);
-        out.exchanges.push(waiting.exchange);
-        true
+    /// The framing of `side` was lost at `at` of its stream (see [`Matching::lost_requests`], [`Matching::lost_answers`]).
+    pub fn lost(&mut self, side: Side, at: u64, flag: Flags) {
+        match side {
+            Side::Client => self.lost_requests(at, flag),
+            Side::Server => self.lost_answers(flag),
+        }
     }
 
     /// Requests were lost at `at` of the client's stream: answers that nobody waits for are theirs from now on.

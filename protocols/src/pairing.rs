@@ -14,10 +14,10 @@ use crate::{ByteClass, Exchange, Flags, HoleKind, Output, Side, Status, Stream, 
 pub(crate) const MAX_OPEN: usize = 1 << 16;
 
 /// Texts of requests that wait for an answer, bytes: beyond that, as beyond [`MAX_OPEN`].
-const MAX_OPEN_BYTES: usize = 32 << 20;
+pub(crate) const MAX_OPEN_BYTES: usize = 32 << 20;
 
 /// Unread client bytes at which waiting for answers ends: nobody pipelines that much, the answers were not seen.
-const MAX_STALLED_BYTES: usize = 24 << 20;
+pub(crate) const MAX_STALLED_BYTES: usize = 24 << 20;
 
 /// The flag for bytes missing in a hole of this kind.
 pub(crate) fn hole_flag(kind: HoleKind) -> Flags {
@@ -337,6 +337,12 @@ pub(crate) fn drop_all(stream: &mut Stream, side: Side, out: &mut Output) {
     let count = stream.end().saturating_sub(stream.position());
     out.skipped(side, count);
     stream.skip(count);
+}
+
+/// Nothing more will come: passes over what nobody read.
+pub(crate) fn drop_rest(streams: &mut Streams, out: &mut Output) {
+    drop_all(&mut streams.client, Side::Client, out);
+    drop_all(&mut streams.server, Side::Server, out);
 }
 
 /// Where the chunk pushed last begins, for both directions: messages begin at the start of a chunk more often than not.

@@ -43,6 +43,30 @@ pub(crate) fn mask_quoted(text: &str) -> Box<str> {
     masked.into()
 }
 
+/// `text` with its numbers replaced by `?`. Digits inside a name (`E11000`, `_id_1`) are part of it.
+pub(crate) fn mask_numbers(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let (mut number, mut previous) = (false, ' ');
+    for c in text.chars() {
+        let goes_on = number;
+        number = c.is_ascii_digit() && (goes_on || !previous.is_alphanumeric() && previous != '_');
+        match (number, goes_on) {
+            (true, true) => {}
+            (true, false) => masked.push('?'),
+            (false, _) => masked.push(c),
+        }
+        previous = c;
+    }
+    masked
+}
+
+/// The number that decimal digits make; `None` for anything else, and where it is too large.
+pub(crate) fn number(digits: &[u8]) -> Option<u64> {
+    let digit = |b: &u8| b.is_ascii_digit().then(|| u64::from(b - b'0'));
+    let (first, rest) = digits.split_first()?;
+    rest.iter().try_fold(digit(first)?, |number, b| number.checked_mul(10)?.checked_add(digit(b)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +76,21 @@ mod tests {
         assert_eq!(&*mask_quoted("Table 'a.b' doesn't exist"), "Table '?' doesn't exist");
         assert_eq!(&*mask_quoted("Duplicate entry 'it's' for key 'k'"), "Duplicate entry '?' for key '?'");
         assert_eq!(&*mask_quoted("open 'end"), "open '?");
+    }
+
+    #[test]
+    fn numbers_are_masked_and_names_are_not() {
+        assert_eq!(mask_numbers("E11000 at 12:5, _id_1 is 17a"), "E11000 at ?:?, _id_1 is ?a");
+        assert_eq!(mask_numbers(""), "");
+    }
+
+    #[test]
+    fn digits_make_a_number() {
+        assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(number(b"0007"), Some(7));
+        for bad in [&b""[..], b"18446744073709551616", b"1 ", b"-1", b"1e3"] {
+            assert_eq!(number(bad), None);
+        }
     }
 
     #[test]

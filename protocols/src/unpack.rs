@@ -4,7 +4,8 @@
 //! end anywhere and returns what they hold up to `limit`; what is wrong or missing ends it early. Snappy and LZ4 blocks
 //! are read here: the crates for them want the whole block and a buffer of the size that the block itself claims.
 
-use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+use flate2::{Decompress, FlushDecompress};
+use zstd::stream::raw::{DParameter, Decoder, Operation};
 
 /// Windows of Zstandard frames that are followed, as a power of two (8 MiB, what every decoder must accept by RFC 8878).
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
@@ -14,43 +15,74 @@ const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 const MAX_RATIO: usize = 256;
 const MIN_LIMIT_BYTES: usize = 4096;
 
+/// Bytes by which the output grows at least and at most.
+pub(crate) const MIN_GROWTH: usize = 4 << 10;
+const MAX_GROWTH: usize = 1 << 20;
+
 fn bounded(packed: &[u8], limit: usize) -> usize {
     limit.min(packed.len().saturating_mul(MAX_RATIO).saturating_add(MIN_LIMIT_BYTES))
 }
 
+/// Appends what a zlib stream (RFC 1950) holds to `out`, which is empty, up to one byte more than `limit`, so that more can
+/// be told from as much. Whether the stream ended; `None` where it is broken.
+pub(crate) fn zlib_stream(packed: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<bool> {
+    let mut stream = Decompress::new(true);
+    loop {
+        let read = usize::try_from(stream.total_in()).ok()?;
+        let before = grow(out, limit);
+        let status = stream.decompress(packed.get(read..)?, out.get_mut(before..)?, FlushDecompress::None);
+        out.truncate(usize::try_from(stream.total_out()).ok()?);
+        match status {
+            Ok(flate2::Status::StreamEnd) => return Some(true),
+            Ok(_) if out.len() > limit => return Some(false),
+            Ok(_) if out.len() == before && stream.total_in() == read as u64 => return Some(false),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// The same for a Zstandard frame (RFC 8878) with a window of `max_window_log` bits at most.
+pub(crate) fn zstd_frame(mut packed: &[u8], limit: usize, max_window_log: u32, out: &mut Vec<u8>) -> Option<bool> {
+    let mut stream = Decoder::new().ok()?;
+    stream.set_parameter(DParameter::WindowLogMax(max_window_log)).ok()?;
+    loop {
+        let before = grow(out, limit);
+        let status = stream.run_on_buffers(packed, out.get_mut(before..)?);
+        let (read, written) = status.as_ref().map_or((0, 0), |status| (status.bytes_read, status.bytes_written));
+        out.truncate(before + written);
+        packed = packed.get(read..)?;
+        match status {
+            Ok(status) if status.remaining == 0 => return Some(true),
+            Ok(_) if out.len() > limit => return Some(false),
+            Ok(_) if read == 0 && written == 0 => return Some(false),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Makes room for more output; gives the length before.
+fn grow(out: &mut Vec<u8>, limit: usize) -> usize {
+    let before = out.len();
+    let room = limit.saturating_add(1).saturating_sub(before);
+    out.resize(before + room.min(before.clamp(MIN_GROWTH, MAX_GROWTH)), 0);
+    before
+}
+
 /// Up to `limit` bytes of a zlib stream (RFC 1950).
 pub(crate) fn zlib(packed: &[u8], limit: usize) -> Vec<u8> {
-    let limit = bounded(packed, limit);
-    let mut inflate = flate2::Decompress::new(true);
-    let mut out = Vec::with_capacity(limit);
-    // With nothing more to read and no room, it stops.
-    let _ = inflate.decompress_vec(packed, &mut out, flate2::FlushDecompress::Sync);
+    let (limit, mut out) = (bounded(packed, limit), Vec::new());
+    let _ = zlib_stream(packed, limit, &mut out);
     out.truncate(limit);
     out
 }
 
 /// Up to `limit` bytes of a Zstandard frame (RFC 8878).
 pub(crate) fn zstd(packed: &[u8], limit: usize) -> Vec<u8> {
-    let limit = bounded(packed, limit);
-    let mut out = vec![0; limit];
-    let Ok(mut decoder) = Decoder::new() else { return Vec::new() };
-    if decoder.set_parameter(DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG)).is_err() {
-        return Vec::new();
-    }
-    let mut input = InBuffer::around(packed);
-    let mut filled = 0;
-    while filled < limit {
-        let read = input.pos();
-        let Some(room) = out.get_mut(filled..) else { break };
-        let mut output = OutBuffer::around(room);
-        let Ok(hint) = decoder.run(&mut input, &mut output) else { break };
-        let count = output.pos();
-        filled += count;
-        if hint == 0 || count == 0 && input.pos() == read {
-            break;
-        }
-    }
-    out.truncate(filled);
+    let (limit, mut out) = (bounded(packed, limit), Vec::new());
+    let _ = zstd_frame(packed, limit, MAX_ZSTD_WINDOW_LOG, &mut out);
+    out.truncate(limit);
     out
 }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::pairing::{Chunks, Looks, drop_all, find_start, hole_flag, pass_chunk};
+use crate::pairing::{Chunks, Looks, drop_all, drop_rest, find_start, hole_flag, pass_chunk};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Protocol, Side, Start, Status, Stream,
     Streams, text,
@@ -434,7 +434,6 @@ impl Parser for WebSocket {
             let status = if unanswered { Status::Unanswered } else { close.status };
             out.exchanges.push(Exchange { status, ..close });
         }
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

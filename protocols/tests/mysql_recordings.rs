@@ -57,7 +57,7 @@ fn plain_statements() {
     assert_eq!(affected(&all), 11);
     // Select_scan 4: the request with two inside is one here, and the update is none there.
     let scans = |e: &Exchange| e.flags.contains(Flags::NO_INDEX);
-    assert_eq!((count(&all, scans), count(&all, |e| scans(e) && of(&[e.clone()], "update") == 1)), (4, 1));
+    assert_eq!((count(&all, scans), count(&all, |e| scans(e) && of(std::slice::from_ref(e), "update") == 1)), (4, 1));
     // Slow_queries 1: select sleep(0.25), with long_query_time=0.2.
     let slow: Vec<_> = all.iter().filter(|e| e.flags.contains(Flags::SLOW)).map(|e| e.target.as_deref()).collect();
     assert_eq!(slow, [Some("select sleep(?)")]);

@@ -59,12 +59,9 @@ impl Amqp {
 
     fn request(&mut self, frame: &Frame) -> Exchange {
         let mut exchange = Exchange { request: frame.range.clone(), flags: frame.missing, ..Exchange::default() };
-        if std::mem::take(&mut self.fresh) && self.mid_stream {
-            exchange.flags.insert(Flags::MID_STREAM);
-        }
-        if !frame.whole {
-            exchange.flags.insert(Flags::INCOMPLETE);
-        }
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        // Calls on other channels, and messages that wait for their confirmation, do not make it pipelined.
+        frame.qualify(&mut exchange, joined, false);
         exchange
     }
 

@@ -7,9 +7,9 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use crate::frames::{Frame, Frames, Next};
+use crate::frames::{BothFrames, Frame, Next};
 use crate::matching::{Matching, Waiting};
-use crate::pairing::{Chunks, drop_all};
+use crate::pairing::drop_rest;
 use crate::{About, Exchange, Flags, Options, Output, Parser, Protocol, Side, Status, Streams, text};
 use method::Id;
 use wire::{MAX_KEPT_BYTES, Wire};
@@ -90,11 +90,7 @@ struct Amqp {
     mid_stream: bool,
     /// No request was read yet.
     fresh: bool,
-    /// A frame was read.
-    framed: bool,
-    chunks: Chunks,
-    client: Frames,
-    server: Frames,
+    frames: BothFrames,
     channels: BTreeMap<u16, Channel>,
     matching: Matching<Key, Asked>,
     /// Requests were lost: those that follow are numbered otherwise than the server does.
@@ -107,10 +103,7 @@ impl Amqp {
             options,
             mid_stream,
             fresh: true,
-            framed: false,
-            chunks: Chunks::default(),
-            client: Frames::new(Side::Client, MAX_KEPT_BYTES, mid_stream),
-            server: Frames::new(Side::Server, MAX_KEPT_BYTES, mid_stream),
+            frames: BothFrames::new(MAX_KEPT_BYTES, mid_stream),
             channels: BTreeMap::new(),
             matching: Matching::default(),
             doubt: Flags::default(),
@@ -177,24 +170,12 @@ impl Amqp {
         self.channels.remove(&number);
     }
 
-    fn read(&mut self, side: Side, streams: &mut Streams, chunk: u64, out: &mut Output) {
+    fn read(&mut self, side: Side, streams: &mut Streams, out: &mut Output) {
         loop {
-            let (frames, stream, other_end) = match side {
-                Side::Client => (&mut self.client, &mut streams.client, streams.server.end()),
-                Side::Server => (&mut self.server, &mut streams.server, streams.client.end()),
-            };
-            match frames.next(stream, chunk, other_end, &Wire, out) {
-                Next::Frame(frame) if wire::is_framed(&frame) => {
-                    self.framed = true;
-                    self.frame(side, &frame, out);
-                    let frames = if side == Side::Client { &mut self.client } else { &mut self.server };
-                    frames.recycle(frame);
-                }
+            match self.frames.next(side, streams, &Wire, out) {
                 Next::Frame(frame) => {
-                    // It ends with something else: what was taken for its head is none.
-                    frames.search();
-                    out.skipped(side, frame.range.end - frame.range.start);
-                    self.lost(side, frame.range.start, Flags::default(), out);
+                    self.frame(side, &frame, out);
+                    self.frames.recycle(side, frame);
                 }
                 Next::Lost(at, flag) => self.lost(side, at, flag, out),
                 Next::Wait => return,
@@ -203,17 +184,13 @@ impl Amqp {
     }
 
     fn lost(&mut self, side: Side, at: u64, flag: Flags, out: &mut Output) {
-        if flag == Flags::default() && !self.framed {
-            out.rejected = true;
-        }
+        self.matching.lost(side, at, flag);
         if side == Side::Server {
-            self.matching.lost_answers(flag);
             for number in self.busy(|channel| channel.getting.is_some()) {
                 self.end_get(number, flag, out);
             }
             return;
         }
-        self.matching.lost_requests(at, flag);
         self.doubt.insert(flag);
         for number in self.busy(|channel| channel.sending.is_some()) {
             self.end_content(number, flag, out);
@@ -280,18 +257,17 @@ fn give_up(mut waiting: Waiting<Asked>, doubt: Flags, out: &mut Output) {
 
 impl Parser for Amqp {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        self.read(Side::Client, streams, client_chunk, out);
-        self.read(Side::Server, streams, server_chunk, out);
+        self.frames.advance(streams);
+        self.read(Side::Client, streams, out);
+        self.read(Side::Server, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        if let Some(frame) = self.client.finish(&streams.client) {
-            self.frame(Side::Client, &frame, out);
-        }
-        if let Some(frame) = self.server.finish(&streams.server) {
-            self.frame(Side::Server, &frame, out);
+        for side in [Side::Client, Side::Server] {
+            if let Some(frame) = self.frames.finish(side, streams) {
+                self.frame(side, &frame, out);
+            }
         }
         for number in self.busy(|_| true) {
             self.end_content(number, Flags::INCOMPLETE, out);
@@ -300,7 +276,6 @@ impl Parser for Amqp {
             self.release(number, out);
         }
         self.matching.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

@@ -47,12 +47,6 @@ pub(super) fn payload_size(frame: &Frame) -> u64 {
     (frame.range.end - frame.range.start).saturating_sub(HEAD_BYTES as u64 + 1)
 }
 
-/// True if a frame ends as it must, as far as its end was seen.
-pub(super) fn is_framed(frame: &Frame) -> bool {
-    let whole = frame.bytes.len() as u64 == frame.range.end - frame.range.start;
-    !whole || frame.bytes.starts_with(b"AMQP") || frame.bytes.last() == Some(&FRAME_END)
-}
-
 /// The size of a body, from its content header.
 pub(super) fn body_size(payload: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*payload.get(4..)?.first_chunk()?))
@@ -115,6 +109,11 @@ impl Framing for Wire {
             _ if end.is_some() => Looks::Yes,
             _ => open,
         }
+    }
+
+    fn ends(&self, frame: &Frame) -> bool {
+        let whole = frame.bytes.len() as u64 == frame.range.end - frame.range.start;
+        !whole || frame.bytes.starts_with(b"AMQP") || frame.bytes.last() == Some(&FRAME_END)
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use crate::cursor::Cursor;
 use crate::frames::{Frame, Frames, Framing, Next};
 use crate::matching::Matching;
-use crate::pairing::{Chunks, Looks, drop_all};
+use crate::pairing::{Chunks, Looks, drop_rest};
 use crate::sql::{self, Dialect};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Parser, Prefix, Protocol, Side, SqlFacts,
@@ -258,22 +258,15 @@ impl Cql {
         }
         asked.prepares = self.show(&said, header.opcode, &mut exchange);
         if !complete {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
         let secret = header.opcode == AUTH_RESPONSE;
         if header.opcode == QUERY || header.opcode == EXECUTE || header.opcode == PREPARE {
             self.authenticating = false;
         }
         self.client.mark(frame, &classes, if secret { ByteClass::Secret } else { ByteClass::Value }, out);
-        if std::mem::take(&mut self.fresh) && self.mid_stream {
-            exchange.flags.insert(Flags::MID_STREAM);
-        }
-        if !frame.whole {
-            exchange.flags.insert(Flags::INCOMPLETE);
-        }
-        if self.matching.len() > 0 {
-            exchange.flags.insert(Flags::PIPELINED);
-        }
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.matching.len() > 0);
         self.matching.ask(header.stream, exchange, asked, out);
     }
 
@@ -342,7 +335,7 @@ impl Cql {
         // The operation says how it went.
         exchange.status = if header.opcode == ERROR { Status::Error } else { Status::Ok };
         match body::skip_extras(&mut cursor, header.flags, true) {
-            None => exchange.flags.insert(missing(frame)),
+            None => exchange.flags.insert(frame.lack()),
             Some(warnings) => {
                 if warnings > 0 {
                     exchange.sql = Some(Box::new(SqlFacts { warnings, ..SqlFacts::default() }));
@@ -351,7 +344,7 @@ impl Cql {
             }
         }
         if exchange.status == Status::Error && exchange.code.is_none() {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
         if !frame.whole {
             exchange.flags.insert(Flags::INCOMPLETE);
@@ -395,11 +388,6 @@ impl Cql {
         self.prepared_bytes += bytes;
         self.prepared.insert(id.into(), statement);
     }
-}
-
-/// The flag for what was needed and is not here: in a hole, or behind what is kept.
-fn missing(frame: &Frame) -> Flags {
-    if frame.missing == Flags::default() && frame.whole { Flags::TRUNCATED } else { frame.missing }
 }
 
 /// An error message without the values in it: what stands in quotes or, where a syntax error quotes the statement, in
@@ -473,7 +461,6 @@ impl Parser for Cql {
             self.answer(&frame, out);
         }
         self.matching.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

@@ -7,6 +7,7 @@ mod revision;
 use crate::cursor::Cursor;
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
 use crate::sql::{self, Dialect};
+use crate::turns::{self, Turns};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, Options, Output, Parser, Prefix, Protocol, Side, Status, Streams,
     SwitchedTo, text,
@@ -564,57 +565,49 @@ fn mask(message: &str) -> Box<str> {
     let end = REPEATS.iter().filter_map(|words| message.find(words).map(|at| at + usize::from(words.starts_with(')'))));
     let end = end.min().unwrap_or(message.len());
     let kept = message.get(..end).unwrap_or_default();
-    let mut masked = String::with_capacity(kept.len());
-    let mut previous = ' ';
-    for c in text::mask_quoted(kept).chars() {
-        let number = c.is_ascii_digit() && (previous == '\0' || !previous.is_alphanumeric() && previous != '_');
-        if number && previous != '\0' {
-            masked.push('?');
-        }
-        if !number {
-            masked.push(c);
-        }
-        previous = if number { '\0' } else { c };
-    }
+    let mut masked = text::mask_numbers(&text::mask_quoted(kept));
     if end < message.len() {
         masked.push('…');
     }
     masked.into()
 }
 
+impl Turns for ClickHouse {
+    type Detail = Kind;
+
+    fn pairing(&mut self) -> &mut Pairing<Kind> {
+        &mut self.pairing
+    }
+
+    fn chunks(&mut self) -> &mut Chunks {
+        &mut self.chunks
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_requests(streams, chunk, out);
+    }
+
+    fn read_answers(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_answers(streams, chunk, out);
+    }
+
+    fn has_left(&self) -> bool {
+        self.switched
+    }
+}
+
 impl Parser for ClickHouse {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        loop {
-            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
-            self.read_requests(streams, client_chunk, out);
-            self.read_answers(streams, server_chunk, out);
-            if self.switched {
-                self.pairing.finish(streams, out);
-                return;
-            }
-            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
-            if streams.client.is_empty() || before == after {
-                self.pairing.caught_up();
-                return;
-            }
-        }
+        turns::read(self, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
-        self.parse(streams, out);
-        while self.pairing.is_crowded() && !self.switched {
-            self.pairing.finish(streams, out);
-            self.parse(streams, out);
-        }
-        if self.switched {
+        if !turns::read_rest(self, streams, out) {
             return;
         }
         if let (None, Some(start)) = (self.pairing.lost(), self.start) {
             self.pairing.finish_incomplete(start, streams, out);
         }
-        self.pairing.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        turns::end(self, streams, out);
     }
 }

@@ -1,6 +1,6 @@
 //! Strings at the beginning of a Dubbo body, as far as its serialization is read here.
 
-use crate::calls::be32;
+use crate::cursor::be32;
 
 /// Serializations by their number in the header (Dubbo's `Constants`).
 const HESSIAN2: u8 = 2;

@@ -3,14 +3,14 @@
 
 mod body;
 
-use crate::calls::{Calls, Conversation, be32, be64, flag_request, missing};
+use crate::calls::{Calls, Conversation};
+use crate::cursor::{be32, be64};
 use crate::frames::{Frame, Framing, Head};
 use crate::matching::Matching;
 use crate::pairing::Looks;
 use crate::text::{MAX_TEXT_BYTES, bounded, mask_quoted};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Prefix, Protocol, Side, Start, Status,
-    Streams,
 };
 use body::Body;
 
@@ -157,10 +157,10 @@ impl Dubbo {
             ..Exchange::default()
         };
         if method.is_none() && frame.missing != Flags::default() {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
-        flag_request(&mut exchange, frame, self.open.len() > 0, self.mid_stream && self.fresh);
-        self.fresh = false;
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.open.len() > 0);
         if header.is(TWO_WAY) {
             self.open.ask(header.number, exchange, (), out);
         } else {
@@ -198,7 +198,7 @@ impl Dubbo {
                     exchange.error = body.class().map(|class| bounded(class, MAX_TEXT_BYTES, false));
                 }
                 Some(_) => exchange.status = Status::Ok,
-                None if frame.bytes.len() <= HEADER_BYTES && header.body > 0 => exchange.flags.insert(missing(frame)),
+                None if frame.bytes.len() <= HEADER_BYTES && header.body > 0 => exchange.flags.insert(frame.lack()),
                 // A serialization that is not read: whether the result is an exception is not known.
                 None => {}
             }
@@ -230,6 +230,9 @@ impl Framing for Dubbo {
 }
 
 impl Calls for Dubbo {
+    type Key = i64;
+    type Detail = ();
+
     const KEEP: usize = KEEP_BYTES;
 
     fn message(&mut self, side: Side, frame: &Frame, out: &mut Output) -> bool {
@@ -243,19 +246,7 @@ impl Calls for Dubbo {
         true
     }
 
-    fn lost(&mut self, side: Side, at: u64, flag: Flags) {
-        match side {
-            Side::Client if flag != Flags::default() => self.open.lost_requests(at, flag),
-            Side::Client => {}
-            Side::Server => self.open.lost_answers(flag),
-        }
-    }
-
-    fn waiting(&self) -> usize {
-        self.open.len()
-    }
-
-    fn finish(&mut self, streams: &Streams, out: &mut Output) {
-        self.open.finish(streams, out);
+    fn open(&mut self) -> &mut Matching<Self::Key, Self::Detail> {
+        &mut self.open
     }
 }

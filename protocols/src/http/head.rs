@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::pairing::Looks;
+use crate::text;
 
 /// Method names longer than this are none.
 const MAX_METHOD_BYTES: usize = 32;
@@ -290,10 +291,7 @@ impl Framing {
 
 fn number(value: &[u8]) -> Option<u64> {
     let first = value.split(|b| *b == b',').next()?.trim_ascii();
-    if first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(first).ok()?.parse().ok().filter(|length| *length <= MAX_BODY_BYTES)
+    text::number(first).filter(|length| *length <= MAX_BODY_BYTES)
 }
 
 /// True for header fields that carry credentials.

@@ -12,6 +12,7 @@ pub(crate) use answer::{code_text, shown_target};
 pub(crate) use head::is_secret;
 
 use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, hole_flag, pass_chunk};
+use crate::turns::{self, Turns};
 use crate::{
     About, ByteClass, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Streams, SwitchedTo, text,
 };
@@ -497,32 +498,37 @@ impl Http {
     }
 }
 
+impl Turns for Http {
+    type Detail = Asked;
+
+    fn pairing(&mut self) -> &mut Pairing<Asked> {
+        &mut self.pairing
+    }
+
+    fn chunks(&mut self) -> &mut Chunks {
+        &mut self.chunks
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_requests(streams, chunk, out);
+    }
+
+    fn read_answers(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_responses(streams, chunk, out);
+    }
+
+    fn has_left(&self) -> bool {
+        self.tunnel
+    }
+}
+
 impl Parser for Http {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        loop {
-            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
-            self.read_requests(streams, client_chunk, out);
-            self.read_responses(streams, server_chunk, out);
-            if self.tunnel {
-                return;
-            }
-            // Only answers can make room for more requests: those of a full queue, or behind a CONNECT.
-            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
-            if streams.client.is_empty() || before == after {
-                self.pairing.caught_up();
-                return;
-            }
-        }
+        turns::read(self, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
-        self.parse(streams, out);
-        while self.pairing.is_crowded() && !self.tunnel {
-            self.pairing.finish(streams, out);
-            self.parse(streams, out);
-        }
-        if self.tunnel {
+        if !turns::read_rest(self, streams, out) {
             return;
         }
         if let (Asking::Head { .. }, Some(seen_at)) = (&self.asking, self.head_seen_at) {
@@ -543,8 +549,6 @@ impl Parser for Http {
                 Answering::Head { .. } => self.finish_head(streams, out),
             }
         }
-        self.pairing.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        turns::end(self, streams, out);
     }
 }

@@ -9,7 +9,7 @@ mod half;
 mod hpack;
 mod huffman;
 
-use crate::pairing::{Chunks, drop_all};
+use crate::pairing::{Chunks, drop_rest};
 use crate::{About, ByteClass, Detected, Options, Output, Parser, Protocol, Side, Start, Streams, protocol_named};
 use call::{Ended, Fields, Numbers};
 use calls::Calls;
@@ -160,8 +160,7 @@ impl Parser for Http2 {
             }
         }
         self.calls.finish(ends, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }
 

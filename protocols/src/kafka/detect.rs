@@ -1,7 +1,7 @@
 //! Recognises Kafka by its requests: length, a known API and version, a client's id, and a body of that layout.
 
 use super::{API_VERSIONS, MAX_VERSION, MIN_ANSWER_BYTES, MIN_REQUEST_BYTES, RequestHead, walk_request};
-use crate::calls::{be16, be32};
+use crate::cursor::{be16, be32};
 use crate::pairing::Looks;
 use crate::{Detected, Output, Prefix, Side};
 

@@ -8,12 +8,13 @@ mod walk;
 
 use std::collections::BTreeMap;
 
-use crate::calls::{Calls, Conversation, be16, be32, flag_request, missing};
+use crate::calls::{Calls, Conversation};
+use crate::cursor::{be16, be32};
 use crate::frames::{Frame, Framing, Head};
 use crate::matching::Matching;
 use crate::pairing::Looks;
 use crate::text::mask_quoted;
-use crate::{About, ByteClass, Exchange, Flags, Options, Output, Protocol, Side, Start, Status, Streams};
+use crate::{About, ByteClass, Exchange, Flags, Options, Output, Protocol, Side, Start, Status};
 use layout::{Api, ERRORS, NAMES, RECORDS, api};
 use walk::{Found, Stop, Topic, Walk};
 
@@ -141,7 +142,7 @@ impl Kafka {
         let Some(head) = RequestHead::read(&frame.bytes) else {
             // Its name is in a hole.
             out.mark(Side::Client, frame.range.clone(), ByteClass::Value);
-            self.open.lost_requests(frame.range.start, missing(frame));
+            self.open.lost_requests(frame.range.start, frame.lack());
             return true;
         };
         let mut walk = Walk::new(&frame.bytes, frame.range.clone(), 12, out, Side::Client);
@@ -158,13 +159,13 @@ impl Kafka {
             ..Exchange::default()
         };
         if missed & NAMES != 0 && exchange.target.is_none() && head.layout().is_some() {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
         if head.key == PRODUCE && found.all_counted {
             exchange.rows = Some(found.records);
         }
-        flag_request(&mut exchange, frame, self.open.len() > 0, self.mid_stream && self.fresh);
-        self.fresh = false;
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.open.len() > 0);
         if head.key == PRODUCE && found.acks == Some(0) {
             exchange.status = Status::Ok;
             exchange.flags.insert(Flags::NO_REPLY);
@@ -185,7 +186,7 @@ impl Kafka {
         }
         let Some(correlation) = correlation else {
             out.mark(Side::Server, frame.range.clone(), ByteClass::Value);
-            self.open.lost_answers(missing(frame));
+            self.open.lost_answers(frame.lack());
             return true;
         };
         let Some(waiting) = self.open.take(correlation) else {
@@ -251,7 +252,7 @@ impl Kafka {
         } else if missed & ERRORS == 0 {
             exchange.status = Status::Ok;
         } else {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
         if api.response.iter().any(|field| field.roles & RECORDS != 0) && found.all_counted {
             exchange.rows = Some(found.records);
@@ -344,6 +345,9 @@ impl Framing for Kafka {
 }
 
 impl Calls for Kafka {
+    type Key = i32;
+    type Detail = Asked;
+
     const KEEP: usize = KEEP_BYTES;
 
     fn message(&mut self, side: Side, frame: &Frame, out: &mut Output) -> bool {
@@ -353,20 +357,8 @@ impl Calls for Kafka {
         }
     }
 
-    fn lost(&mut self, side: Side, at: u64, flag: Flags) {
-        match side {
-            Side::Client if flag != Flags::default() => self.open.lost_requests(at, flag),
-            Side::Client => {}
-            Side::Server => self.open.lost_answers(flag),
-        }
-    }
-
-    fn waiting(&self) -> usize {
-        self.open.len()
-    }
-
-    fn finish(&mut self, streams: &Streams, out: &mut Output) {
-        self.open.finish(streams, out);
+    fn open(&mut self) -> &mut Matching<Self::Key, Self::Detail> {
+        &mut self.open
     }
 }
 

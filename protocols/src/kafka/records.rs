@@ -1,6 +1,6 @@
 //! Counts records without reading them: <https://kafka.apache.org/documentation/#messageformat>.
 
-use crate::calls::{be16, be32};
+use crate::cursor::{be16, be32};
 
 /// What stands before a batch's length: the offset and the length itself.
 const BEFORE: u64 = 12;

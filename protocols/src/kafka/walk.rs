@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::layout::{ERRORS, Field, Kind, NAMES, RECORDS, Role, Roles};
 use super::records;
-use crate::calls::{be16, be32};
+use crate::cursor::{be16, be32};
 use crate::exchange::Marker;
 use crate::text::{MAX_TEXT_BYTES, bounded};
 use crate::{ByteClass, Output, Side};

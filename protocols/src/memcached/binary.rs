@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use super::packet::{Header, Packets, QUIT, STAT, mark, operation_of, status};
 use super::{MAX_KEPT_BYTES, fail, key};
-use crate::frames::{Frame, Frames, Next};
+use crate::frames::{BothFrames, Frame, Next};
 use crate::matching::{Matching, Waiting};
-use crate::pairing::{Chunks, drop_all};
+use crate::pairing::drop_rest;
 use crate::{Exchange, Flags, Options, Output, Parser, Side, Start, Status, Streams};
 
 /// Quiet requests of which nobody knows yet whether they are answered.
@@ -26,10 +26,7 @@ pub(super) struct Binary {
     mid_stream: bool,
     /// No request was read yet.
     fresh: bool,
-    framed: bool,
-    chunks: Chunks,
-    client: Frames,
-    server: Frames,
+    frames: BothFrames,
     next: u64,
     matching: Matching<Key, Asked>,
     /// Quiet requests, in order.
@@ -44,10 +41,7 @@ impl Binary {
             options: start.options,
             mid_stream: start.mid_stream,
             fresh: true,
-            framed: false,
-            chunks: Chunks::default(),
-            client: Frames::new(Side::Client, MAX_KEPT_BYTES, start.mid_stream),
-            server: Frames::new(Side::Server, MAX_KEPT_BYTES, start.mid_stream),
+            frames: BothFrames::new(MAX_KEPT_BYTES, start.mid_stream),
             next: 0,
             matching: Matching::default(),
             quiet: VecDeque::new(),
@@ -55,26 +49,14 @@ impl Binary {
         }
     }
 
-    fn read(&mut self, side: Side, streams: &mut Streams, chunk: u64, out: &mut Output) {
+    fn read(&mut self, side: Side, streams: &mut Streams, out: &mut Output) {
         loop {
-            let (frames, stream, other_end) = match side {
-                Side::Client => (&mut self.client, &mut streams.client, streams.server.end()),
-                Side::Server => (&mut self.server, &mut streams.server, streams.client.end()),
-            };
-            match frames.next(stream, chunk, other_end, &Packets, out) {
+            match self.frames.next(side, streams, &Packets, out) {
                 Next::Frame(frame) => {
-                    self.framed = true;
                     self.packet(side, &frame, out);
-                    let frames = if side == Side::Client { &mut self.client } else { &mut self.server };
-                    frames.recycle(frame);
+                    self.frames.recycle(side, frame);
                 }
-                Next::Lost(at, flag) => {
-                    out.rejected |= flag == Flags::default() && !self.framed;
-                    match side {
-                        Side::Client => self.matching.lost_requests(at, flag),
-                        Side::Server => self.matching.lost_answers(flag),
-                    }
-                }
+                Next::Lost(at, flag) => self.matching.lost(side, at, flag),
                 Next::Wait => return,
             }
         }
@@ -98,15 +80,8 @@ impl Binary {
     fn asked(&mut self, header: &Header, frame: &Frame, out: &mut Output) {
         let mut exchange = request(header, &frame.bytes);
         exchange.request = frame.range.clone();
-        if std::mem::take(&mut self.fresh) && self.mid_stream {
-            exchange.flags.insert(Flags::MID_STREAM);
-        }
-        if !frame.whole {
-            exchange.flags.insert(Flags::INCOMPLETE);
-        }
-        if self.matching.len() > 0 {
-            exchange.flags.insert(Flags::PIPELINED);
-        }
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.matching.len() > 0);
         let key = (header.opcode, header.opaque, self.next);
         self.next += 1;
         self.matching.ask(key, exchange, Asked::default(), out);
@@ -157,7 +132,7 @@ impl Binary {
 
     /// The server answers a request whose body is still arriving: it refuses it.
     fn ask_early(&mut self, answer: &Header, out: &mut Output) -> bool {
-        let Some(begun) = self.client.begun().filter(|_| self.early.is_none()) else { return false };
+        let Some(begun) = self.frames.begun(Side::Client).filter(|_| self.early.is_none()) else { return false };
         let Some(header) = Header::of(Side::Client, &begun.bytes) else { return false };
         if (header.opcode, header.opaque) != (answer.opcode, answer.opaque) {
             return false;
@@ -217,18 +192,17 @@ pub(super) fn judge(exchange: &mut Exchange, header: &Header, bytes: &[u8], opti
 
 impl Parser for Binary {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        self.read(Side::Client, streams, client_chunk, out);
-        self.read(Side::Server, streams, server_chunk, out);
+        self.frames.advance(streams);
+        self.read(Side::Client, streams, out);
+        self.read(Side::Server, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        if let Some(frame) = self.client.finish(&streams.client) {
-            self.packet(Side::Client, &frame, out);
-        }
-        if let Some(frame) = self.server.finish(&streams.server) {
-            self.packet(Side::Server, &frame, out);
+        for side in [Side::Client, Side::Server] {
+            if let Some(frame) = self.frames.finish(side, streams) {
+                self.packet(side, &frame, out);
+            }
         }
         while let Some(key) = self.quiet.pop_front() {
             // Only an answer to something later would tell that there was none to this.
@@ -248,7 +222,6 @@ impl Parser for Binary {
             out.exchanges.push(waiting.exchange);
         }
         self.matching.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

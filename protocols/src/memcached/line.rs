@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::frames::{Frame, Framing, Head};
 use crate::pairing::Looks;
-use crate::{ByteClass, Output, Side};
+use crate::{ByteClass, Output, Side, text};
 
 /// Lines without an end are given up here; servers take no longer ones.
 pub(super) const MAX_LINE_BYTES: usize = 64 << 10;
@@ -173,9 +173,7 @@ pub(super) fn read(side: Side, bytes: &[u8]) -> Result<Option<Line>, ()> {
 }
 
 pub(super) fn number(word: &[u8]) -> Option<u64> {
-    let plain = (1..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_digit);
-    let number = if plain { std::str::from_utf8(word).ok()?.parse().ok() } else { None };
-    number.filter(|number| *number <= MAX_DATA_BYTES)
+    text::number(word).filter(|number| *number <= MAX_DATA_BYTES)
 }
 
 fn is_number(word: &[u8]) -> bool {

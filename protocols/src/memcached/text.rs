@@ -3,7 +3,8 @@
 use super::line::{Answer, Form, Line, Lines, mark, read, verb_named};
 use super::{MAX_KEPT_BYTES, fail, key};
 use crate::frames::{Frame, Frames, Next};
-use crate::pairing::{Chunks, Pairing, drop_all};
+use crate::pairing::{Chunks, Pairing};
+use crate::turns::{self, Turns};
 use crate::{Exchange, Flags, Options, Output, Parser, Side, Start, Status, Streams};
 
 /// Bytes of a hole behind a value that can be only one thing: `END` and its line end.
@@ -11,7 +12,7 @@ const END_BYTES: u64 = 5;
 
 /// What is known of a command that waits.
 #[derive(Debug)]
-struct Expect {
+pub(super) struct Expect {
     answer: Answer,
     verb: &'static str,
     /// A meta command with the flag `q`: what is usual is not answered.
@@ -331,31 +332,37 @@ fn may_answer(expect: &Expect, line: &Line, bytes: &[u8]) -> bool {
     }
 }
 
+impl Turns for Text {
+    type Detail = Expect;
+
+    fn pairing(&mut self) -> &mut Pairing<Expect> {
+        &mut self.pairing
+    }
+
+    fn chunks(&mut self) -> &mut Chunks {
+        &mut self.chunks
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_commands(streams, chunk, out);
+    }
+
+    fn read_answers(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_answers(streams, chunk, out);
+    }
+}
+
 impl Parser for Text {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
         if self.mid_stream && self.fresh && self.pairing.lost().is_none() && self.reading.is_none() {
             // The server's first bytes may stand inside an answer.
             self.pairing.lose(streams.server.position(), false, Flags::default());
         }
-        loop {
-            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
-            self.read_commands(streams, client_chunk, out);
-            self.read_answers(streams, server_chunk, out);
-            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
-            if streams.client.is_empty() || before == after {
-                self.pairing.caught_up();
-                return;
-            }
-        }
+        turns::read(self, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
-        self.parse(streams, out);
-        while self.pairing.is_crowded() {
-            self.pairing.finish(streams, out);
-            self.parse(streams, out);
-        }
+        turns::read_rest(self, streams, out);
         if let Some(frame) = self.client.finish(&streams.client) {
             self.command(&frame, streams, out);
         }
@@ -371,8 +378,6 @@ impl Parser for Text {
             }
             self.pairing.finish_incomplete(start, streams, out);
         }
-        self.pairing.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        turns::end(self, streams, out);
     }
 }

@@ -479,7 +479,7 @@ fn batch(cursor: Document<'_>) -> Option<u64> {
 pub(super) fn mask(message: &str) -> Box<str> {
     let quoted = text::mask_quoted(message);
     let mut masked = String::with_capacity(quoted.len());
-    let (mut depth, mut previous) = (0u32, ' ');
+    let mut depth = 0u32;
     for c in quoted.chars() {
         match c {
             '{' => {
@@ -495,17 +495,8 @@ pub(super) fn mask(message: &str) -> Box<str> {
                 }
             }
             _ if depth > 0 => {}
-            // Digits inside a name (E11000, _id_1) are part of it.
-            c if c.is_ascii_digit() && (previous == '\0' || !previous.is_alphanumeric() && previous != '_') => {
-                if previous != '\0' {
-                    masked.push('?');
-                }
-                previous = '\0';
-                continue;
-            }
             c => masked.push(c),
         }
-        previous = c;
     }
-    masked.into()
+    text::mask_numbers(&masked).into()
 }

@@ -6,9 +6,9 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use crate::frames::{Frame, Frames, Framing, Next};
+use crate::frames::{BothFrames, Frame, Framing, Next};
 use crate::matching::Matching;
-use crate::pairing::{Chunks, Looks, drop_all};
+use crate::pairing::{Looks, drop_rest};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Parser, Prefix, Protocol, Side, Status,
     Streams,
@@ -58,9 +58,7 @@ struct Mongo {
     mid_stream: bool,
     /// No request was read yet.
     fresh: bool,
-    chunks: Chunks,
-    requests: Frames,
-    answers: Frames,
+    frames: BothFrames,
     matching: Matching<i32, Asked>,
     /// Requests with a stream of answers, by the id of the last one: the next one names it.
     streams: BTreeMap<i32, (Exchange, Asked)>,
@@ -72,11 +70,29 @@ impl Mongo {
             options,
             mid_stream,
             fresh: true,
-            chunks: Chunks::default(),
-            requests: Frames::new(Side::Client, MAX_KEPT_BYTES, mid_stream),
-            answers: Frames::new(Side::Server, MAX_KEPT_BYTES, mid_stream),
+            frames: BothFrames::new(MAX_KEPT_BYTES, mid_stream),
             matching: Matching::default(),
             streams: BTreeMap::new(),
+        }
+    }
+
+    fn read(&mut self, side: Side, streams: &mut Streams, out: &mut Output) {
+        loop {
+            match self.frames.next(side, streams, &Messages, out) {
+                Next::Frame(frame) => {
+                    self.message(side, &frame, out);
+                    self.frames.recycle(side, frame);
+                }
+                Next::Lost(at, flag) => self.matching.lost(side, at, flag),
+                Next::Wait => return,
+            }
+        }
+    }
+
+    fn message(&mut self, side: Side, frame: &Frame, out: &mut Output) {
+        match side {
+            Side::Client => self.request(frame, out),
+            Side::Server => self.answer(frame, out),
         }
     }
 
@@ -101,17 +117,10 @@ impl Mongo {
             ..Exchange::default()
         };
         if asked.cut {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
-        if std::mem::take(&mut self.fresh) && self.mid_stream {
-            exchange.flags.insert(Flags::MID_STREAM);
-        }
-        if !frame.whole {
-            exchange.flags.insert(Flags::INCOMPLETE);
-        }
-        if self.matching.len() > 0 || !self.streams.is_empty() {
-            exchange.flags.insert(Flags::PIPELINED);
-        }
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.matching.len() > 0 || !self.streams.is_empty());
         if asked.silent {
             exchange.status = Status::Ok;
             exchange.flags.insert(Flags::NO_REPLY);
@@ -157,7 +166,7 @@ impl Mongo {
             self.conclude(&mut exchange, answer.ok, answer.code, answer.message);
         }
         if answer.cut || exchange.status == Status::Unknown {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
         if !frame.whole {
             exchange.flags.insert(Flags::INCOMPLETE);
@@ -183,11 +192,6 @@ impl Mongo {
     }
 }
 
-/// The flag for what was needed and is not here: in a hole, or behind what is kept.
-fn missing(frame: &Frame) -> Flags {
-    if frame.missing == Flags::default() && frame.whole { Flags::TRUNCATED } else { frame.missing }
-}
-
 /// Classifies a message: its header, then what its body told.
 fn mark(side: Side, frame: &Frame, packed: bool, secret: bool, classes: &Classes, out: &mut Output) {
     let start = frame.range.start;
@@ -203,51 +207,23 @@ fn mark(side: Side, frame: &Frame, packed: bool, secret: bool, classes: &Classes
 
 impl Parser for Mongo {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        loop {
-            let server_end = streams.server.end();
-            match self.requests.next(&mut streams.client, client_chunk, server_end, &Messages, out) {
-                Next::Frame(frame) => {
-                    self.request(&frame, out);
-                    self.requests.recycle(frame);
-                }
-                Next::Wait => break,
-                Next::Lost(at, flag) => {
-                    if self.fresh && !self.mid_stream && flag == Flags::default() {
-                        out.rejected = true;
-                        return;
-                    }
-                    self.matching.lost_requests(at, flag);
-                }
-            }
-        }
-        loop {
-            let client_end = streams.client.end();
-            match self.answers.next(&mut streams.server, server_chunk, client_end, &Messages, out) {
-                Next::Frame(frame) => {
-                    self.answer(&frame, out);
-                    self.answers.recycle(frame);
-                }
-                Next::Wait => break,
-                Next::Lost(_, flag) => self.matching.lost_answers(flag),
-            }
-        }
+        self.frames.advance(streams);
+        self.read(Side::Client, streams, out);
+        self.read(Side::Server, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        if let Some(frame) = self.requests.finish(&streams.client) {
-            self.request(&frame, out);
-        }
-        if let Some(frame) = self.answers.finish(&streams.server) {
-            self.answer(&frame, out);
+        for side in [Side::Client, Side::Server] {
+            if let Some(frame) = self.frames.finish(side, streams) {
+                self.message(side, &frame, out);
+            }
         }
         for (_, (mut exchange, _)) in std::mem::take(&mut self.streams) {
             exchange.flags.insert(Flags::INCOMPLETE);
             out.exchanges.push(exchange);
         }
         self.matching.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

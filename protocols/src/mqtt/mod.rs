@@ -8,9 +8,9 @@ mod wire;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::frames::{Frame, Frames, Next};
+use crate::frames::{BothFrames, Frame, Next};
 use crate::matching::Matching;
-use crate::pairing::{Chunks, drop_all};
+use crate::pairing::drop_rest;
 use crate::{About, Exchange, Flags, Output, Parser, Protocol, Side, Status, Streams};
 use packet::{
     CONNACK, CONNECT, DISCONNECT, Fixed, Got, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, Reader, SUBACK,
@@ -79,13 +79,9 @@ struct Mqtt {
     mid_stream: bool,
     /// No request was read yet.
     fresh: bool,
-    /// A packet was read.
-    framed: bool,
     /// 3, 4 or 5, once it is known.
     version: Option<u8>,
-    chunks: Chunks,
-    client: Frames,
-    server: Frames,
+    frames: BothFrames,
     matching: Matching<Key, Asked>,
     /// Number of the next CONNECT or PINGREQ.
     next: u64,
@@ -98,38 +94,22 @@ impl Mqtt {
         Self {
             mid_stream,
             fresh: true,
-            framed: false,
             version: None,
-            chunks: Chunks::default(),
-            client: Frames::new(Side::Client, MAX_KEPT_BYTES, mid_stream),
-            server: Frames::new(Side::Server, MAX_KEPT_BYTES, mid_stream),
+            frames: BothFrames::new(MAX_KEPT_BYTES, mid_stream),
             matching: Matching::default(),
             next: 0,
             aliases: Default::default(),
         }
     }
 
-    fn read(&mut self, side: Side, streams: &mut Streams, chunk: u64, out: &mut Output) {
+    fn read(&mut self, side: Side, streams: &mut Streams, out: &mut Output) {
         loop {
-            let client_end = streams.client.end();
-            let (frames, stream, other_end) = match side {
-                Side::Client => (&mut self.client, &mut streams.client, streams.server.end()),
-                Side::Server => (&mut self.server, &mut streams.server, client_end),
-            };
-            match frames.next(stream, chunk, other_end, &Wire, out) {
+            match self.frames.next(side, streams, &Wire, out) {
                 Next::Frame(frame) => {
-                    self.framed = true;
                     self.packet(side, &frame, out);
-                    let frames = if side == Side::Client { &mut self.client } else { &mut self.server };
-                    frames.recycle(frame);
+                    self.frames.recycle(side, frame);
                 }
-                Next::Lost(at, flag) => {
-                    out.rejected |= flag == Flags::default() && !self.framed;
-                    match side {
-                        Side::Client => self.matching.lost_requests(at, flag),
-                        Side::Server => self.matching.lost_answers(flag),
-                    }
-                }
+                Next::Lost(at, flag) => self.matching.lost(side, at, flag),
                 Next::Wait => return,
             }
         }
@@ -149,15 +129,8 @@ impl Mqtt {
     fn request(&mut self, op: &str, frame: &Frame) -> Exchange {
         let mut exchange =
             Exchange { op: op.into(), request: frame.range.clone(), flags: Flags::default(), ..Exchange::default() };
-        if std::mem::take(&mut self.fresh) && self.mid_stream {
-            exchange.flags.insert(Flags::MID_STREAM);
-        }
-        if !frame.whole {
-            exchange.flags.insert(Flags::INCOMPLETE);
-        }
-        if self.matching.len() > 0 {
-            exchange.flags.insert(Flags::PIPELINED);
-        }
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.matching.len() > 0);
         exchange
     }
 
@@ -466,18 +439,17 @@ fn fail(exchange: &mut Exchange, code: u8, name: Option<&str>) {
 
 impl Parser for Mqtt {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        self.read(Side::Client, streams, client_chunk, out);
-        self.read(Side::Server, streams, server_chunk, out);
+        self.frames.advance(streams);
+        self.read(Side::Client, streams, out);
+        self.read(Side::Server, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        if let Some(frame) = self.client.finish(&streams.client) {
-            self.packet(Side::Client, &frame, out);
-        }
-        if let Some(frame) = self.server.finish(&streams.server) {
-            self.packet(Side::Server, &frame, out);
+        for side in [Side::Client, Side::Server] {
+            if let Some(frame) = self.frames.finish(side, streams) {
+                self.packet(side, &frame, out);
+            }
         }
         // Half acknowledged messages, and deliveries that were not acknowledged.
         while let Some(key) = self.matching.first((PUBACK, 0)..=(PUBACK, u64::MAX)) {
@@ -493,7 +465,6 @@ impl Parser for Mqtt {
             out.exchanges.push(waiting.exchange);
         }
         self.matching.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

@@ -14,7 +14,7 @@ use super::answer::looks_like_answer;
 use super::command::looks_like_command;
 use super::inflate::{Inflated, first, format, inflate};
 use super::packet::HEADER_BYTES;
-use crate::pairing::{Chunks, Looks, drop_all, find_start, pass_chunk};
+use crate::pairing::{Chunks, Looks, drop_rest, find_start, pass_chunk};
 use crate::{ByteClass, Exchange, Hole, HoleKind, Output, Side, Stream, Streams};
 
 /// Bytes of a frame's header.
@@ -359,8 +359,7 @@ impl Compression {
         self.out.marks = out.marks.is_some().then(Vec::new);
         decoder.end(&mut self.inner, &mut self.out);
         self.deliver(decoder, true, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 
     /// Hands on what the inner streams gave, with the offsets of the outer ones.

@@ -1,17 +1,12 @@
 //! What compressed frames hold, zlib or zstd, never more of it than they announce.
 
-use flate2::{Decompress, FlushDecompress};
-use zstd::stream::raw::{DParameter, Decoder, Operation};
+use crate::unpack;
 
 /// RFC 8878, 3.1.1: the magic number of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Base-2 logarithm of the largest zstd window that is granted: that of the longest frame.
 const MAX_WINDOW_LOG: u32 = 24;
-
-/// Bytes by which the output grows at least and at most.
-const MIN_GROWTH: usize = 4 << 10;
-const MAX_GROWTH: usize = 1 << 20;
 
 /// How decompressing went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +41,7 @@ pub(super) fn format(bytes: &[u8]) -> Option<Format> {
 /// Appends to `out`, which is empty, what `input` holds: `announced` bytes, or the beginning of them where the input is
 /// `cut`.
 pub(super) fn inflate(input: &[u8], announced: usize, cut: bool, out: &mut Vec<u8>) -> Inflated {
-    let whole = match format(input) {
-        Some(Format::Zlib) => zlib(input, announced, out),
-        Some(Format::Zstd) => zstd(input, announced, out),
-        None => return Inflated::Damaged,
-    };
+    let whole = unpack(input, announced, out);
     // One byte more than announced is allowed for above, to see that there is more.
     if out.len() > announced {
         out.clear();
@@ -66,55 +57,15 @@ pub(super) fn inflate(input: &[u8], announced: usize, cut: bool, out: &mut Vec<u
 /// The first `count` bytes of what `input` holds, or fewer.
 pub(super) fn first(input: &[u8], count: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    match format(input) {
-        Some(Format::Zlib) => zlib(input, count, &mut out),
-        Some(Format::Zstd) => zstd(input, count, &mut out),
-        None => None,
-    };
+    unpack(input, count, &mut out);
     out
 }
 
 /// Whether the stream ended within `input` and the bound; `None` where it is broken.
-fn zlib(input: &[u8], announced: usize, out: &mut Vec<u8>) -> Option<bool> {
-    let mut stream = Decompress::new(true);
-    loop {
-        let read = usize::try_from(stream.total_in()).ok()?;
-        let rest = input.get(read..)?;
-        let room = (announced + 1).saturating_sub(out.len());
-        let before = out.len();
-        out.resize(before + room.min(before.clamp(MIN_GROWTH, MAX_GROWTH)), 0);
-        let status = stream.decompress(rest, out.get_mut(before..)?, FlushDecompress::None);
-        out.truncate(usize::try_from(stream.total_out()).ok()?);
-        match status {
-            Ok(flate2::Status::StreamEnd) => return Some(true),
-            // No room is left: it holds more than announced.
-            Ok(_) if out.len() > announced => return Some(false),
-            Ok(_) if out.len() == before && stream.total_in() == read as u64 => return Some(false),
-            Ok(_) => {}
-            Err(_) => return None,
-        }
-    }
-}
-
-/// The same for zstd.
-fn zstd(mut input: &[u8], announced: usize, out: &mut Vec<u8>) -> Option<bool> {
-    let mut stream = Decoder::new().ok()?;
-    stream.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).ok()?;
-    loop {
-        let room = (announced + 1).saturating_sub(out.len());
-        let before = out.len();
-        out.resize(before + room.min(before.clamp(MIN_GROWTH, MAX_GROWTH)), 0);
-        let status = stream.run_on_buffers(input, out.get_mut(before..)?);
-        let (read, written) = status.as_ref().map_or((0, 0), |status| (status.bytes_read, status.bytes_written));
-        out.truncate(before + written);
-        input = input.get(read..)?;
-        match status {
-            Ok(status) if status.remaining == 0 => return Some(true),
-            Ok(_) if out.len() > announced => return Some(false),
-            Ok(_) if read == 0 && written == 0 => return Some(false),
-            Ok(_) => {}
-            Err(_) => return None,
-        }
+fn unpack(input: &[u8], limit: usize, out: &mut Vec<u8>) -> Option<bool> {
+    match format(input)? {
+        Format::Zlib => unpack::zlib_stream(input, limit, out),
+        Format::Zstd => unpack::zstd_frame(input, limit, MAX_WINDOW_LOG, out),
     }
 }
 
@@ -141,7 +92,7 @@ mod tests {
             let run = |input: &[u8], announced, cut| {
                 let mut out = Vec::new();
                 let how = inflate(input, announced, cut, &mut out);
-                assert!(out.len() <= announced && out.capacity() <= announced * 2 + 2 * MIN_GROWTH);
+                assert!(out.len() <= announced && out.capacity() <= announced * 2 + 2 * unpack::MIN_GROWTH);
                 assert!(text.starts_with(&out));
                 (how, out.len())
             };

@@ -12,8 +12,9 @@ mod packet;
 mod statement;
 mod values;
 
-use crate::pairing::{Chunks, Looks, Pairing, drop_all, find_start, pass_chunk};
+use crate::pairing::{Chunks, Looks, Pairing, find_start, pass_chunk};
 use crate::sql::{self, Dialect};
+use crate::turns::{self, Turns};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, NAMELESS, Options, Output, Parser, Prefix, Protocol, Side, Status,
     Streams, SwitchedTo,
@@ -512,35 +513,39 @@ fn mark_command(command: Command, content: &[u8], start: u64, size: u64, out: &m
     }
 }
 
+impl Turns for MySql {
+    type Detail = Asked;
+
+    fn pairing(&mut self) -> &mut Pairing<Asked> {
+        &mut self.pairing
+    }
+
+    fn chunks(&mut self) -> &mut Chunks {
+        &mut self.chunks
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_requests(streams, chunk, out);
+    }
+
+    fn read_answers(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_answers(streams, chunk, out);
+    }
+
+    fn has_left(&self) -> bool {
+        self.stands_aside()
+    }
+}
+
 impl MySql {
     /// Reads what is here, up to where compression begins.
     fn read(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        loop {
-            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
-            self.read_requests(streams, client_chunk, out);
-            if !self.stands_aside() {
-                self.read_answers(streams, server_chunk, out);
-            }
-            if self.stands_aside() {
-                return;
-            }
-            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
-            if streams.client.is_empty() || before == after {
-                self.pairing.caught_up();
-                return;
-            }
-        }
+        turns::read(self, streams, out);
     }
 
     /// Nothing more comes: ends what is open.
     fn end(&mut self, streams: &mut Streams, out: &mut Output) {
-        self.read(streams, out);
-        while self.pairing.is_crowded() && !self.stands_aside() {
-            self.pairing.finish(streams, out);
-            self.read(streams, out);
-        }
-        if self.stands_aside() {
+        if !turns::read_rest(self, streams, out) {
             return;
         }
         if let Some(mut silent) = self.silent.take() {
@@ -550,9 +555,7 @@ impl MySql {
         if self.pairing.lost().is_none() {
             self.finish_answer(streams, out);
         }
-        self.pairing.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        turns::end(self, streams, out);
     }
 
     /// Stream offsets (client, server) before which nothing that is still to come out lies.

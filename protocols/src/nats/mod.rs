@@ -6,9 +6,9 @@ mod wire;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use crate::frames::{Frame, Frames, Next};
+use crate::frames::{BothFrames, Frame, Next};
 use crate::matching::Matching;
-use crate::pairing::{Chunks, drop_all};
+use crate::pairing::drop_rest;
 use crate::{About, Exchange, Flags, Options, Output, Parser, Protocol, Side, Status, Streams, text};
 use subject::Subscriptions;
 use wire::{Line, MAX_KEPT_BYTES, Read, Verb, Wire};
@@ -61,13 +61,9 @@ struct Nats {
     mid_stream: bool,
     /// No request was read yet.
     fresh: bool,
-    /// A message was read.
-    framed: bool,
     /// Each request is confirmed (`"verbose":true`).
     verbose: bool,
-    chunks: Chunks,
-    client: Frames,
-    server: Frames,
+    frames: BothFrames,
     /// Number of the next request.
     next: u64,
     matching: Matching<Key, Asked>,
@@ -88,11 +84,8 @@ impl Nats {
             options,
             mid_stream,
             fresh: true,
-            framed: false,
             verbose: false,
-            chunks: Chunks::default(),
-            client: Frames::new(Side::Client, MAX_KEPT_BYTES, mid_stream),
-            server: Frames::new(Side::Server, MAX_KEPT_BYTES, mid_stream),
+            frames: BothFrames::new(MAX_KEPT_BYTES, mid_stream),
             next: 0,
             matching: Matching::default(),
             replies: BTreeMap::new(),
@@ -103,36 +96,23 @@ impl Nats {
         }
     }
 
-    fn read(&mut self, side: Side, streams: &mut Streams, chunk: u64, out: &mut Output) {
+    fn read(&mut self, side: Side, streams: &mut Streams, out: &mut Output) {
         loop {
-            let (frames, stream, other_end) = match side {
-                Side::Client => (&mut self.client, &mut streams.client, streams.server.end()),
-                Side::Server => (&mut self.server, &mut streams.server, streams.client.end()),
-            };
-            let (at, flag) = match frames.next(stream, chunk, other_end, &Wire, out) {
-                Next::Frame(frame) if wire::is_framed(&frame) => {
-                    self.framed = true;
-                    self.message(side, &frame, out);
-                    let frames = if side == Side::Client { &mut self.client } else { &mut self.server };
-                    frames.recycle(frame);
-                    continue;
-                }
+            match self.frames.next(side, streams, &Wire, out) {
                 Next::Frame(frame) => {
-                    frames.search();
-                    out.skipped(side, frame.range.end - frame.range.start);
-                    (frame.range.start, Flags::default())
+                    self.message(side, &frame, out);
+                    self.frames.recycle(side, frame);
                 }
-                Next::Lost(at, flag) => (at, flag),
+                Next::Lost(at, flag) => self.lost(side, at, flag),
                 Next::Wait => return,
-            };
-            out.rejected |= flag == Flags::default() && !self.framed;
-            match side {
-                Side::Client => {
-                    self.matching.lost_requests(at, flag);
-                    self.subscriptions.miss();
-                }
-                Side::Server => self.matching.lost_answers(flag),
             }
+        }
+    }
+
+    fn lost(&mut self, side: Side, at: u64, flag: Flags) {
+        self.matching.lost(side, at, flag);
+        if side == Side::Client {
+            self.subscriptions.miss();
         }
     }
 
@@ -179,15 +159,8 @@ impl Nats {
         if control {
             exchange.flags.insert(Flags::CONTROL);
         }
-        if std::mem::take(&mut self.fresh) && self.mid_stream {
-            exchange.flags.insert(Flags::MID_STREAM);
-        }
-        if !frame.whole {
-            exchange.flags.insert(Flags::INCOMPLETE);
-        }
-        if self.matching.len() > 0 {
-            exchange.flags.insert(Flags::PIPELINED);
-        }
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.matching.len() > 0);
         exchange.target = match line.verb {
             Some(Verb::Unsub) => self.subscriptions.end(subject.unwrap_or_default()),
             _ => subject.map(|subject| text::bounded(subject, MAX_SUBJECT_BYTES, false)),
@@ -378,7 +351,7 @@ impl Nats {
             exchange.flags = Flags(exchange.flags.0 & !Flags::NO_REPLY.0);
             complete(exchange, frame, out);
         };
-        if lower.contains("payload") && self.client.begun().is_some() {
+        if lower.contains("payload") && self.frames.begun(Side::Client).is_some() {
             self.refused = Some((shown, frame.range.clone()));
             return;
         }
@@ -452,18 +425,17 @@ fn is_true(json: &[u8], key: &[u8]) -> bool {
 
 impl Parser for Nats {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        self.read(Side::Client, streams, client_chunk, out);
-        self.read(Side::Server, streams, server_chunk, out);
+        self.frames.advance(streams);
+        self.read(Side::Client, streams, out);
+        self.read(Side::Server, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
-        if let Some(frame) = self.client.finish(&streams.client) {
-            self.message(Side::Client, &frame, out);
-        }
-        if let Some(frame) = self.server.finish(&streams.server) {
-            self.message(Side::Server, &frame, out);
+        for side in [Side::Client, Side::Server] {
+            if let Some(frame) = self.frames.finish(side, streams) {
+                self.message(side, &frame, out);
+            }
         }
         self.release(u64::MAX, out);
         // The reply that was to come after the confirmation did not.
@@ -474,7 +446,6 @@ impl Parser for Nats {
             self.give_up(key, Status::Unanswered, out);
         }
         self.matching.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

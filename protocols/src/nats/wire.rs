@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::frames::{Frame, Framing, Head};
 use crate::pairing::Looks;
-use crate::{ByteClass, Detected, Output, Prefix, Side};
+use crate::{ByteClass, Detected, Output, Prefix, Side, text};
 
 /// Bytes of a message that are kept: the longest line that a server takes (`max_control_line`, 4 KiB) and the start of
 /// a payload.
@@ -118,8 +118,7 @@ impl Line {
 }
 
 fn number(word: &[u8]) -> Option<u64> {
-    let plain = (1..=10).contains(&word.len()) && word.iter().all(u8::is_ascii_digit);
-    if plain { std::str::from_utf8(word).ok()?.parse().ok() } else { None }
+    if word.len() <= 10 { text::number(word) } else { None }
 }
 
 /// Reads the line that a message of `side` begins with.
@@ -175,12 +174,6 @@ pub(super) fn read(side: Side, bytes: &[u8]) -> Read {
     Read::Line(line)
 }
 
-/// True if a message ends as it must, as far as its end was seen.
-pub(super) fn is_framed(frame: &Frame) -> bool {
-    let whole = frame.bytes.len() as u64 == frame.range.end - frame.range.start;
-    !whole || frame.bytes.last() == Some(&b'\n')
-}
-
 pub(super) struct Wire;
 
 impl Framing for Wire {
@@ -210,6 +203,11 @@ impl Framing for Wire {
         // Some clients end their lines with LF only.
         let ends = line.payload.is_none() || end.is_none_or(|end| end == b"\r\n");
         (fits && ends).into()
+    }
+
+    fn ends(&self, frame: &Frame) -> bool {
+        let whole = frame.bytes.len() as u64 == frame.range.end - frame.range.start;
+        !whole || frame.bytes.last() == Some(&b'\n')
     }
 }
 

@@ -9,6 +9,7 @@ mod ask;
 mod detect;
 mod error;
 mod message;
+mod outcome;
 mod startup;
 mod statements;
 
@@ -16,8 +17,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::pairing::{Chunks, Pairing, drop_all};
-use crate::{About, Exchange, Flags, Options, Output, Parser, Protocol, Side, Stream, Streams, SwitchedTo};
+use crate::pairing::{Chunks, Pairing};
+use crate::turns::{self, Turns};
+use crate::{About, Exchange, Flags, Options, Output, Parser, Protocol, Stream, Streams, SwitchedTo};
 use answer::Answering;
 use startup::Opening;
 use statements::{Prepared, Statement};
@@ -253,43 +255,48 @@ impl PostgreSql {
     }
 }
 
+impl Turns for PostgreSql {
+    type Detail = Asked;
+
+    fn pairing(&mut self) -> &mut Pairing<Asked> {
+        &mut self.pairing
+    }
+
+    fn chunks(&mut self) -> &mut Chunks {
+        &mut self.chunks
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_requests(streams, chunk, out);
+    }
+
+    fn read_answers(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_answers(streams, chunk, out);
+    }
+
+    fn has_left(&self) -> bool {
+        self.switched
+    }
+
+    fn gave_up(&mut self) {
+        self.steps.clear();
+        self.step_bytes = 0;
+        self.ready_steps = 0;
+    }
+}
+
 impl Parser for PostgreSql {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
-        loop {
-            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
-            self.read_requests(streams, client_chunk, out);
-            if !self.switched {
-                self.read_answers(streams, server_chunk, out);
-            }
-            if self.switched {
-                return;
-            }
-            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
-            if streams.client.is_empty() || before == after {
-                self.pairing.caught_up();
-                return;
-            }
-        }
+        turns::read(self, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
-        self.parse(streams, out);
-        while self.pairing.is_crowded() && !self.switched {
-            self.pairing.finish(streams, out);
-            self.steps.clear();
-            self.step_bytes = 0;
-            self.ready_steps = 0;
-            self.parse(streams, out);
-        }
-        if self.switched {
+        if !turns::read_rest(self, streams, out) {
             return;
         }
         if self.pairing.lost().is_none() {
             self.finish_answer(streams, out);
         }
-        self.pairing.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        turns::end(self, streams, out);
     }
 }

@@ -5,7 +5,8 @@ mod command;
 mod detect;
 mod reply;
 
-use crate::pairing::{Chunks, Pairing, drop_all, find_start, pass_chunk};
+use crate::pairing::{Chunks, Pairing, find_start, pass_chunk};
+use crate::turns::{self, Turns};
 use crate::{
     About, Exchange, Flags, NAMELESS, Options, Output, Parser, Protocol, Side, Status, Stream, Streams, SwitchedTo,
     text,
@@ -305,35 +306,41 @@ fn fail(exchange: &mut Exchange, message: &[u8], options: Options) {
     exchange.error = Some(if options.literals { rest.into() } else { text::mask_quoted(rest) });
 }
 
+impl Turns for Redis {
+    type Detail = Expect;
+
+    fn pairing(&mut self) -> &mut Pairing<Expect> {
+        &mut self.pairing
+    }
+
+    fn chunks(&mut self) -> &mut Chunks {
+        &mut self.chunks
+    }
+
+    fn read_requests(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_commands(streams, chunk, out);
+    }
+
+    fn read_answers(&mut self, streams: &mut Streams, chunk: u64, out: &mut Output) {
+        self.read_replies(streams, chunk, out);
+    }
+
+    fn has_left(&self) -> bool {
+        self.replication
+    }
+}
+
 impl Parser for Redis {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
-        let (client_chunk, server_chunk) = self.chunks.advance(streams);
         if self.mid_stream && self.fresh && self.pairing.lost().is_none() && self.reply.is_new() {
             // The server's first bytes may stand inside a reply.
             self.pairing.lose(streams.server.position(), false, Flags::default());
         }
-        loop {
-            let before = (streams.client.position(), streams.server.position(), self.pairing.len());
-            self.read_commands(streams, client_chunk, out);
-            self.read_replies(streams, server_chunk, out);
-            if self.replication {
-                return;
-            }
-            let after = (streams.client.position(), streams.server.position(), self.pairing.len());
-            if streams.client.is_empty() || before == after {
-                self.pairing.caught_up();
-                return;
-            }
-        }
+        turns::read(self, streams, out);
     }
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
-        self.parse(streams, out);
-        while self.pairing.is_crowded() && !self.replication {
-            self.pairing.finish(streams, out);
-            self.parse(streams, out);
-        }
-        if self.replication {
+        if !turns::read_rest(self, streams, out) {
             return;
         }
         if let Some(mut reading) = self.reading.take()
@@ -345,8 +352,6 @@ impl Parser for Redis {
         if self.pairing.lost().is_none() {
             self.finish_reply(streams, out);
         }
-        self.pairing.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        turns::end(self, streams, out);
     }
 }

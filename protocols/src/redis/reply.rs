@@ -1,7 +1,7 @@
 //! Replies (RESP2 and RESP3, <https://redis.io/docs/latest/develop/reference/protocol-spec/>), read without recursion.
 
 use crate::pairing::{Looks, hole_flag};
-use crate::{ByteClass, Flags, Output, Side, Stream};
+use crate::{ByteClass, Flags, Output, Side, Stream, text};
 
 /// A simple string, error or length line longer than this is none.
 const MAX_LINE_BYTES: usize = 64 << 10;
@@ -235,10 +235,7 @@ impl Reply {
 
 /// A count or length.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 18 {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |n, d| d.is_ascii_digit().then(|| n * 10 + u64::from(d - b'0')))
+    if digits.len() > 18 { None } else { text::number(digits) }
 }
 
 /// Whether bytes look like the start of a reply.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::ByteClass;
-use crate::calls::{be16, be32};
+use crate::cursor::{be16, be32};
 
 /// The length, then the kind of the header and its length.
 pub(super) const PREFIX_BYTES: usize = 8;

@@ -4,14 +4,12 @@
 mod header;
 mod names;
 
-use crate::calls::{Calls, Conversation, flag_request, missing};
+use crate::calls::{Calls, Conversation};
 use crate::frames::{Frame, Framing, Head};
 use crate::matching::Matching;
 use crate::pairing::Looks;
 use crate::text::{MAX_TEXT_BYTES, bounded, mask_quoted};
-use crate::{
-    About, ByteClass, Detected, Exchange, Flags, Options, Output, Prefix, Protocol, Side, Start, Status, Streams,
-};
+use crate::{About, ByteClass, Detected, Exchange, Flags, Options, Output, Prefix, Protocol, Side, Start, Status};
 use header::{Header, PREFIX_BYTES, is_prefix, lengths};
 use names::{request_name, response_name};
 
@@ -99,13 +97,13 @@ impl RocketMq {
             ..Exchange::default()
         };
         if !header.whole {
-            exchange.flags.insert(missing(frame));
+            exchange.flags.insert(frame.lack());
         }
         if header.code == Some(HEART_BEAT) {
             exchange.flags.insert(Flags::CONTROL);
         }
-        flag_request(&mut exchange, frame, self.open.len() > 0, self.mid_stream && self.fresh);
-        self.fresh = false;
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.open.len() > 0);
         match header.opaque {
             _ if header.is_oneway() => {
                 exchange.status = Status::Ok;
@@ -120,7 +118,7 @@ impl RocketMq {
 
     fn answer(&mut self, header: &Header<'_>, frame: &Frame, out: &mut Output) -> bool {
         let Some(opaque) = header.opaque else {
-            self.open.lost_answers(missing(frame));
+            self.open.lost_answers(frame.lack());
             return true;
         };
         let waiting = self.open.take(opaque).map(|waiting| waiting.exchange);
@@ -138,7 +136,7 @@ impl RocketMq {
                     exchange.error = Some(if self.options.literals { text } else { mask_quoted(&text) });
                 }
             }
-            None => exchange.flags.insert(missing(frame)),
+            None => exchange.flags.insert(frame.lack()),
         }
         out.exchanges.push(exchange);
         true
@@ -183,6 +181,9 @@ impl Framing for RocketMq {
 }
 
 impl Calls for RocketMq {
+    type Key = i32;
+    type Detail = ();
+
     const KEEP: usize = KEEP_BYTES;
 
     fn message(&mut self, side: Side, frame: &Frame, out: &mut Output) -> bool {
@@ -197,7 +198,7 @@ impl Calls for RocketMq {
             (Side::Server, true) => return self.answer(&header, frame, out),
             // The flag is in a hole, behind what is here.
             (Side::Server, false) if !header.whole && header.flag.is_none() => {
-                self.open.lost_answers(missing(frame));
+                self.open.lost_answers(frame.lack());
             }
             // The server asks (to check a transaction, for a rebalance), the client answers.
             _ => {}
@@ -205,19 +206,7 @@ impl Calls for RocketMq {
         true
     }
 
-    fn lost(&mut self, side: Side, at: u64, flag: Flags) {
-        match side {
-            Side::Client if flag != Flags::default() => self.open.lost_requests(at, flag),
-            Side::Client => {}
-            Side::Server => self.open.lost_answers(flag),
-        }
-    }
-
-    fn waiting(&self) -> usize {
-        self.open.len()
-    }
-
-    fn finish(&mut self, streams: &Streams, out: &mut Output) {
-        self.open.finish(streams, out);
+    fn open(&mut self) -> &mut Matching<Self::Key, Self::Detail> {
+        &mut self.open
     }
 }

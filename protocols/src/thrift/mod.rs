@@ -8,7 +8,7 @@ mod walk;
 use std::ops::Range;
 
 use crate::frames::{Frames, Framing, Next};
-use crate::pairing::{Chunks, Looks, drop_all, find_start, hole_flag, pass_chunk};
+use crate::pairing::{Chunks, Looks, drop_rest, find_start, hole_flag, pass_chunk};
 use crate::{
     About, ByteClass, Detected, Exchange, Flags, Hole, HoleKind, NAMELESS, Options, Output, Parser, Prefix, Protocol,
     Side, Status, Stream, Streams, text,
@@ -394,7 +394,6 @@ impl Parser for Thrift {
             self.answer(read, out);
         }
         self.calls.finish(streams, out);
-        drop_all(&mut streams.client, Side::Client, out);
-        drop_all(&mut streams.server, Side::Server, out);
+        drop_rest(streams, out);
     }
 }

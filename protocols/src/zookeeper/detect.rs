@@ -2,7 +2,7 @@
 
 use super::names::{Body, operation, word};
 use super::{CONNECT_BYTES, MAX_MESSAGE_BYTES, PING, PING_XID, REPLY_BYTES};
-use crate::calls::{be32, be64};
+use crate::cursor::{be32, be64};
 use crate::pairing::Looks;
 use crate::{Detected, Prefix};
 

@@ -1,6 +1,6 @@
 //! Jute, ZooKeeper's encoding: numbers big-endian, strings and buffers behind a 32-bit length.
 
-use crate::calls::be32;
+use crate::cursor::be32;
 
 /// Reads from front to back; `None` where bytes are missing or make no sense.
 pub(super) struct Jute<'a> {

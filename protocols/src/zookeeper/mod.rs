@@ -5,12 +5,13 @@ mod detect;
 mod jute;
 mod names;
 
-use crate::calls::{Calls, Conversation, be32, be64, flag_request, missing};
+use crate::calls::{Calls, Conversation};
+use crate::cursor::{be32, be64};
 use crate::frames::{Frame, Framing, Head};
 use crate::matching::Matching;
 use crate::pairing::Looks;
 use crate::text::{MAX_TEXT_BYTES, bounded};
-use crate::{About, ByteClass, Exchange, Flags, NAMELESS, Output, Protocol, Side, Start, Status, Streams};
+use crate::{About, ByteClass, Exchange, Flags, NAMELESS, Output, Protocol, Side, Start, Status};
 use jute::Jute;
 use names::{Body, error_name, operation};
 
@@ -67,8 +68,8 @@ impl ZooKeeper {
 
     fn ask(&mut self, key: i64, code: i32, mut exchange: Exchange, frame: &Frame, out: &mut Output) -> bool {
         exchange.request = frame.range.clone();
-        flag_request(&mut exchange, frame, self.open.len() > 0, self.mid_stream && self.fresh);
-        self.fresh = false;
+        let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
+        frame.qualify(&mut exchange, joined, self.open.len() > 0);
         self.open.ask(key, exchange, code, out);
         true
     }
@@ -96,7 +97,7 @@ impl ZooKeeper {
         marker.to(head, ByteClass::Structure);
         let (Some(xid), Some(code)) = (be32(bytes, 4), be32(bytes, 8)) else {
             marker.to(frame.range.end, ByteClass::Secret);
-            self.open.lost_requests(start, missing(frame));
+            self.open.lost_requests(start, frame.lack());
             return true;
         };
         let known = operation(code);
@@ -126,7 +127,7 @@ impl ZooKeeper {
                     None => {
                         let path = bytes.get(16..).unwrap_or_default();
                         exchange.target = (!path.is_empty()).then(|| bounded(path, MAX_TEXT_BYTES, true));
-                        exchange.flags.insert(missing(frame));
+                        exchange.flags.insert(frame.lack());
                     }
                 }
                 let class = if body == Body::Path { ByteClass::Value } else { ByteClass::Secret };
@@ -136,7 +137,7 @@ impl ZooKeeper {
                 let (target, whole) = multi_paths(bytes);
                 exchange.target = target;
                 if !whole {
-                    exchange.flags.insert(missing(frame));
+                    exchange.flags.insert(frame.lack());
                 }
                 marker.to(frame.range.end, ByteClass::Secret);
             }
@@ -168,7 +169,7 @@ impl ZooKeeper {
         }
         let (Some(xid), error) = (be32(bytes, 4), be32(bytes, 16)) else {
             out.mark(Side::Server, frame.range.clone(), ByteClass::Secret);
-            self.open.lost_answers(missing(frame));
+            self.open.lost_answers(frame.lack());
             return true;
         };
         let start = frame.range.start;
@@ -231,7 +232,7 @@ fn complete(mut exchange: Exchange, frame: &Frame, error: Option<i32>, out: &mut
             exchange.status = Status::Error;
             exchange.code = Some(error_name(code));
         }
-        None => exchange.flags.insert(missing(frame)),
+        None => exchange.flags.insert(frame.lack()),
     }
     if !frame.whole {
         exchange.flags.insert(Flags::INCOMPLETE);
@@ -372,6 +373,9 @@ impl Framing for ZooKeeper {
 }
 
 impl Calls for ZooKeeper {
+    type Key = i64;
+    type Detail = i32;
+
     const KEEP: usize = KEEP_BYTES;
 
     fn message(&mut self, side: Side, frame: &Frame, out: &mut Output) -> bool {
@@ -381,19 +385,7 @@ impl Calls for ZooKeeper {
         }
     }
 
-    fn lost(&mut self, side: Side, at: u64, flag: Flags) {
-        match side {
-            Side::Client if flag != Flags::default() => self.open.lost_requests(at, flag),
-            Side::Client => {}
-            Side::Server => self.open.lost_answers(flag),
-        }
-    }
-
-    fn waiting(&self) -> usize {
-        self.open.len()
-    }
-
-    fn finish(&mut self, streams: &Streams, out: &mut Output) {
-        self.open.finish(streams, out);
+    fn open(&mut self) -> &mut Matching<Self::Key, Self::Detail> {
+        &mut self.open
     }
 }

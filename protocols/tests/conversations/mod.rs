@@ -203,6 +203,35 @@ pub fn postgresql_joined() -> Conversation {
     Conversation { protocol: "postgresql", sends, ops }
 }
 
+pub fn memcached() -> Conversation {
+    let list: &[(bool, &[u8])] = &[
+        (C, b"set key 0 0 10\r\n0123456789\r\n"),
+        (S, b"STORED\r\n"),
+        (C, b"get key other\r\n"),
+        (S, b"VALUE key 0 10\r\n0123456789\r\nVALUE other 3 2\r\nab\r\nEND\r\n"),
+        (C, b"get none\r\n"),
+        (S, b"END\r\n"),
+        (C, b"incr n 5\r\n"),
+        (S, b"42\r\n"),
+        (C, b"cas key 0 0 3 17\r\nabc\r\n"),
+        (S, b"EXISTS\r\n"),
+        (C, b"incr key 1\r\n"),
+        (S, b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
+        (C, b"mg key v t\r\n"),
+        (S, b"VA 4 t30\r\nabcd\r\n"),
+        (C, b"delete key\r\n"),
+        (S, b"DELETED\r\n"),
+    ];
+    let ops = vec!["set", "get", "get", "incr", "cas", "incr", "mg", "delete"];
+    Conversation { protocol: "memcached", sends: sends(list), ops }
+}
+
+/// Of protocols whose requests are known wherever they are cut.
 pub fn all() -> Vec<Conversation> {
     vec![http(), redis(), mysql(false), mysql(true), postgresql()]
+}
+
+/// Those, and of protocols in which a request whose line is cut is lost.
+pub fn with_lines() -> Vec<Conversation> {
+    all().into_iter().chain([memcached()]).collect()
 }
