@@ -1,0 +1,77 @@
+//! nginx over HTTP/2 without TLS: its access log.
+
+use std::process::Command;
+
+use super::harness::{compare_as, live, run};
+use crate::truth::{Capture, Counts, Server, find_program, folder, free_port, settled};
+
+#[test]
+fn nginx_logs_the_same_streams() {
+    if !live(&["nginx", "curl", "h2load", "nghttp"], &[]) {
+        return;
+    }
+    let folder = folder();
+    let root = folder.path();
+    let port = free_port();
+    let log = root.join("access.log");
+    let configuration = format!(
+        r#"daemon off; master_process off; worker_processes 1; user root; pid {0}/pid; error_log {0}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  log_format short '$request_method $uri $status';
+  access_log {0}/access.log short;
+  client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; scgi_temp_path {0}/s;
+  server {{
+    listen 127.0.0.1:{port} http2;
+    root {0}/www;
+    location /items {{ return 200 "items\n"; }}
+    location /gone {{ return 410; }}
+    location /fail {{ return 503; }}
+    location /move {{ return 302 /items; }}
+    location /put {{ client_max_body_size 1k; return 201 "made\n"; }}
+  }}
+}}
+"#,
+        root.display()
+    );
+    std::fs::create_dir(root.join("www")).unwrap();
+    std::fs::write(root.join("www/large.txt"), "x".repeat(300_000)).unwrap();
+    std::fs::write(root.join("nginx.conf"), configuration).unwrap();
+    let mut command = Command::new(find_program("nginx").unwrap());
+    command.arg("-e").arg(root.join("start.log")).arg("-c").arg(root.join("nginx.conf"));
+    let _server = Server::start("nginx", port, &root.join("nginx.log"), &mut command);
+    // What only knocked at the port may be in the log.
+    let bytes = || std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+    let from = settled("nginx's log", bytes) as usize;
+    let capture = Capture::start(root, "http2", &["--port", &port.to_string()]);
+    let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
+    for (options, path) in [
+        (&[][..], "/items?id=5"),
+        (&[], "/large.txt"),
+        (&[], "/missing"),
+        (&[], "/gone"),
+        (&[], "/fail"),
+        (&[], "/move"),
+        (&["-X", "DELETE"], "/gone"),
+        (&["--data", "name=value"], "/put"),
+        (&["--head"], "/items"),
+    ] {
+        // Several on one connection, one after another.
+        let urls = vec![url(path); 5];
+        run(Command::new("curl").args(["-s", "--http2-prior-knowledge", "-o", "/dev/null"]).args(options).args(&urls));
+    }
+    run(Command::new("nghttp").args(["-n", "-m", "10", &url("/items"), &url("/missing"), &url("/large.txt")]));
+    let load = ["-n", "1000", "-c", "4", "-m", "16", &url("/items"), &url("/fail"), &url("/large.txt")];
+    let text = run(Command::new("h2load").args(load));
+    assert!(text.contains("1000 total, 1000 started, 1000 done"), "{text}");
+    settled("nginx's log", bytes);
+    let bundle = capture.stop();
+    let mut server = Counts::new();
+    for line in std::fs::read_to_string(&log).unwrap()[from..].lines() {
+        *server.entry(line.to_string()).or_default() += 1;
+    }
+    compare_as("HTTP/2, nginx", "http2", &bundle, port, &server, |line| {
+        let path = line["target"].as_str().unwrap().split('?').next().unwrap();
+        format!("{} {path} {}", line["op"].as_str().unwrap(), line["code"].as_str().unwrap_or("none"))
+    });
+}
