@@ -37,7 +37,8 @@ fn rabbitmq_is_asked_for_the_same_methods() {
     // It listens before it takes logins.
     wait_for("RabbitMQ", || {
         let mut probe = Command::new("/usr/bin/python3");
-        let program = format!("import pika; pika.BlockingConnection(pika.ConnectionParameters('127.0.0.1', {port})).close()");
+        let program =
+            format!("import pika; pika.BlockingConnection(pika.ConnectionParameters('127.0.0.1', {port})).close()");
         probe.args(["-c", &program]).output().unwrap().status.success().then_some(())
     });
     let capture = Capture::start(home, "amqp", &["--port", &port.to_string()]);

@@ -87,7 +87,9 @@ fn compare_statistics(what: &str, said: &Counts, bundle: &Bundle, port: u16) {
     let mut kfr = Counts::new();
     bundle.requests(port, |line| {
         let (op, code) = (line["op"].as_str().unwrap(), line["code"].as_str().unwrap());
-        for name in [format!("num.query.type.{op}"), format!("num.answer.rcode.{code}"), "total.num.queries".to_string()] {
+        for name in
+            [format!("num.query.type.{op}"), format!("num.answer.rcode.{code}"), "total.num.queries".to_string()]
+        {
             *kfr.entry(name).or_default() += 1;
         }
     });

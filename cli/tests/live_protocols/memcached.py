@@ -1,9 +1,7 @@
-"""memcached: pymemcache for the text protocol, libmemcached's programs for the binary one, sockets for meta commands and
-UDP. Argument: port (TCP and UDP)."""
+"""memcached: pymemcache for the text protocol, sockets for meta commands and UDP. Argument: port (TCP and UDP)."""
 
 import socket
 import struct
-import subprocess
 import sys
 
 from pymemcache.client.base import Client
@@ -80,15 +78,17 @@ def meta():
 def datagrams():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.connect(("127.0.0.1", port))
-        for n in range(10):
-            udp.send(struct.pack(">HHHH", n, 0, 1, 0) + b"get key-%d\r\n" % (n * 5))
-            answer = udp.recv(65536)
-            assert answer[8:].startswith(b"VALUE" if n < 8 else b"END"), answer
+        for number, key, begins in [(n, f"key-{n}", b"VALUE") for n in range(4, 14)] + [(50, "absent", b"END")]:
+            udp.send(struct.pack(">HHHH", number, 0, 1, 0) + f"get {key}\r\n".encode())
+            assert udp.recv(65536)[8:].startswith(begins)
             did("get")
+        # An answer in three datagrams, in any order.
+        udp.send(struct.pack(">HHHH", 60, 0, 1, 0) + b"get key-39\r\n")
+        assert sum(len(udp.recv(65536)) - 8 for _ in range(3)) == len(b"VALUE key-39 0 3900\r\n\r\nEND\r\n") + 3900
+        did("get")
 
 
-if __name__ == "__main__":
-    text()
-    meta()
-    datagrams()
-    report()
+text()
+meta()
+datagrams()
+report()

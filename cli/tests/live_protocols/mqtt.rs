@@ -37,7 +37,10 @@ fn mosquitto_counts_the_same_packets() {
     let said = |what: &str| log.lines().filter(|line| line.contains(what)).count() as u64;
     let server = Counts::from([
         // "Received PUBLISH from", "Denied PUBLISH from" for what is not allowed, and "Sending PUBLISH to".
-        ("PUBLISH".to_string(), said("Received PUBLISH from") + said("Denied PUBLISH from") + said("Sending PUBLISH to")),
+        (
+            "PUBLISH".to_string(),
+            said("Received PUBLISH from") + said("Denied PUBLISH from") + said("Sending PUBLISH to"),
+        ),
         ("SUBSCRIBE".to_string(), said("Received SUBSCRIBE from")),
         ("UNSUBSCRIBE".to_string(), said("Received UNSUBSCRIBE from")),
         ("CONNECT".to_string(), said("Sending CONNACK to")),

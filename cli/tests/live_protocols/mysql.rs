@@ -41,7 +41,11 @@ fn mariadb_compressed_and_encrypted() {
         let port = format!("--mysql-port={port}");
         let server = ["--mysql-host=127.0.0.1", "--mysql-user=root", "--mysql-db=truth", &port];
         let options = ["--tables=1", "--table-size=500", "--db-ps-mode=auto", "--mysql-compression=on"];
-        run(Command::new(find_program("sysbench").unwrap()).arg("oltp_read_write").args(server).args(options).args(action))
+        run(Command::new(find_program("sysbench").unwrap())
+            .arg("oltp_read_write")
+            .args(server)
+            .args(options)
+            .args(action))
     };
     sysbench(&["prepare"]);
 

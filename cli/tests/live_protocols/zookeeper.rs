@@ -21,7 +21,8 @@ fn zookeeper_counts_the_same_packets() {
     if !live(&["java"], &["kazoo.client"]) {
         return;
     }
-    let jar = in_folder("/usr/share/java", "zookeeper.jar").expect("no /usr/share/java/zookeeper.jar: install zookeeper");
+    let jar =
+        in_folder("/usr/share/java", "zookeeper.jar").expect("no /usr/share/java/zookeeper.jar: install zookeeper");
     let folder = folder();
     let port = free_port();
     let configuration = folder.path().join("zoo.cfg");
