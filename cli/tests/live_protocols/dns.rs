@@ -51,7 +51,7 @@ fn ask(port: u16) -> Counts {
     let batch: Vec<&str> = names.into_iter().chain(failing).collect();
     let port = port.to_string();
     for options in [&["+notcp"][..], &["+tcp"], &["+noedns"], &["+tcp", "+keepopen"]] {
-        let folder = crate::truth::folder();
+        let folder = folder();
         let questions = folder.path().join("questions");
         std::fs::write(&questions, batch.repeat(4).join("\n")).unwrap();
         let mut dig = Command::new("dig");

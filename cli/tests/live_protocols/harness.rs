@@ -118,14 +118,6 @@ pub fn connections(bundle: &Bundle, port: u16) -> Vec<Value> {
         .collect()
 }
 
-/// Sums of both tables.
-pub fn add(mut one: Counts, other: Counts) -> Counts {
-    for (name, count) in other {
-        *one.entry(name).or_default() += count;
-    }
-    one
-}
-
 /// How many of a table's names begin with `prefix`, all together.
 pub fn sum(counts: &Counts, prefix: &str) -> u64 {
     counts.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
