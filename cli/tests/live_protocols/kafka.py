@@ -11,14 +11,16 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from counting import report
 
 port = int(sys.argv[1])
-sent = collections.Counter()
+sent, received = collections.Counter(), collections.Counter()
 
 
 class Sent(logging.Handler):
     def emit(self, record):
-        found = re.search(r"Sent (\w+)Request \(v(\d+),", record.getMessage())
-        if found:
+        message = record.getMessage()
+        if found := re.search(r"Sent (\w+)Request \(v(\d+),", message):
             sent[f"{found[1]} v{found[2]}"] += 1
+        if found := re.search(r"Received (\w+)Response \(v\d+,", message):
+            received[found[1]] += 1
 
 
 log = logging.getLogger("librdkafka")
@@ -51,4 +53,4 @@ producer.flush()
 # The logger is served by poll.
 producer.poll(0)
 del producer
-report(sent=sent, commits=collections.Counter(codes))
+report(sent=sent, received=received, commits=collections.Counter(codes))

@@ -1,4 +1,4 @@
-"""memcached: pymemcache for the text protocol, sockets for meta commands and UDP. Argument: port (TCP and UDP)."""
+"""memcached: pymemcache for the text protocol, sockets for meta commands and UDP. Arguments: port, and "tcp" or "udp"."""
 
 import socket
 import struct
@@ -16,7 +16,7 @@ def text():
     client = Client(("127.0.0.1", port))
     for n in range(40):
         client.set(f"key-{n}", b"v" * (n * 100), noreply=False)
-        did("set", "ok STORED")
+        did("set", "ok")
     for n in range(60):
         assert (client.get(f"key-{n}") is not None) == (n < 40)
         did("get")
@@ -25,13 +25,13 @@ def text():
     value, token = client.gets("key-7")
     did("gets")
     assert client.cas("key-7", b"7", token, noreply=False)
-    did("cas", "ok STORED")
+    did("cas", "ok")
     assert client.cas("key-7", b"8", token, noreply=False) is False
     did("cas", "ok EXISTS")
     assert not client.add("key-1", b"there", noreply=False)
     did("add", "ok NOT_STORED")
     assert client.add("fresh", b"10", noreply=False)
-    did("add", "ok STORED")
+    did("add", "ok")
     assert client.incr("fresh", 5) == 15 and client.decr("fresh", 1) == 14
     did("incr")
     did("decr")
@@ -42,9 +42,9 @@ def text():
     except MemcacheClientError:
         did("incr", "CLIENT_ERROR")
     assert client.touch("key-3", 100, noreply=False)
-    did("touch", "ok TOUCHED")
+    did("touch", "ok")
     assert client.delete("key-3", noreply=False) and not client.delete("key-3", noreply=False)
-    did("delete", "ok DELETED")
+    did("delete", "ok")
     did("delete", "ok NOT_FOUND")
     for n in range(5):
         client.set(f"quiet-{n}", b"nobody answers", noreply=True)
@@ -63,11 +63,11 @@ def meta():
     with socket.create_connection(("127.0.0.1", port)) as stream:
         lines = stream.makefile("rwb")
         for command, answer, name in (
-            (b"ms m1 5\r\nhello\r\n", b"HD\r\n", ("ms", "ok HD")),
-            (b"mg m1 s v\r\n", b"VA 5 s5\r\nhello\r\n", ("mg", "ok VA")),
+            (b"ms m1 5\r\nhello\r\n", b"HD\r\n", ("ms", "ok")),
+            (b"mg m1 s v\r\n", b"VA 5 s5\r\nhello\r\n", ("mg", "ok")),
             (b"mg m2 v\r\n", b"EN\r\n", ("mg", "ok EN")),
-            (b"md m1\r\n", b"HD\r\n", ("md", "ok HD")),
-            (b"mn\r\n", b"MN\r\n", ("mn", "ok MN")),
+            (b"md m1\r\n", b"HD\r\n", ("md", "ok")),
+            (b"mn\r\n", b"MN\r\n", ("mn", "ok")),
         ):
             lines.write(command)
             lines.flush()
@@ -78,6 +78,7 @@ def meta():
 def datagrams():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.connect(("127.0.0.1", port))
+        udp.settimeout(20)
         for number, key, begins in [(n, f"key-{n}", b"VALUE") for n in range(4, 14)] + [(50, "absent", b"END")]:
             udp.send(struct.pack(">HHHH", number, 0, 1, 0) + f"get {key}\r\n".encode())
             assert udp.recv(65536)[8:].startswith(begins)
@@ -88,7 +89,9 @@ def datagrams():
         did("get")
 
 
-text()
-meta()
-datagrams()
+if sys.argv[2] == "udp":
+    datagrams()
+else:
+    text()
+    meta()
 report()

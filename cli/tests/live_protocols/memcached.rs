@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 
 use super::harness::{compare, live, script, sum, tables};
@@ -20,40 +21,41 @@ fn statistics(port: u16) -> BTreeMap<String, u64> {
     statistics
 }
 
+/// A server on one port for TCP and UDP; and the port as text.
+fn start(folder: &Path) -> (Server, String) {
+    let port = free_port();
+    let text = port.to_string();
+    let mut command = Command::new(find_program("memcached").unwrap());
+    command.args(["-u", "root", "-l", "127.0.0.1", "-p", &text, "-U", &text]);
+    (Server::start("memcached", port, &folder.join("memcached.log"), &mut command), text)
+}
+
 #[test]
 fn memcached_counts_the_same_commands() {
     if !live(&["memcached"], &["pymemcache"]) {
         return;
     }
     let folder = folder();
-    let port = free_port();
-    let text = port.to_string();
-    let mut command = Command::new(find_program("memcached").unwrap());
-    command.args(["-u", "root", "-l", "127.0.0.1", "-p", &text, "-U", &text]);
-    let server = Server::start("memcached", port, &folder.path().join("memcached.log"), &mut command);
+    let (server, text) = start(folder.path());
+    let port = server.port;
     let capture = Capture::start(folder.path(), "memcached", &["--port", &text]);
-    let client = tables(script("memcached.py").arg(&text));
+    let client = tables(script("memcached.py").args([&text, "tcp"]));
     let bundle = capture.stop();
     compare("memcached, client", "memcached", &bundle, port, &client["counts"]);
 
-    let stats = statistics(server.port);
+    let stats = statistics(port);
     let said = |names: &[&str]| names.iter().map(|name| stats[*name]).sum::<u64>();
     let own = bundle.count(port, super::harness::name);
     let mut keys = Counts::new();
-    let mut unknown = 0;
     bundle.requests(port, |line| {
         let op = line["op"].as_str().unwrap();
         if matches!(op, "get" | "gets" | "mg") {
             // "first +19": so many keys more.
             let more = line["target"].as_str().unwrap().rsplit_once(" +").map_or(0, |(_, more)| more.parse().unwrap());
             *keys.entry("keys asked for".to_string()).or_default() += 1 + more;
-            *keys.entry("hits".to_string()).or_default() += line["rows"].as_u64().unwrap_or_default();
-            unknown += u64::from(line["rows"].is_null());
+            *keys.entry("hits".to_string()).or_default() += line["rows"].as_u64().unwrap();
         }
     });
-    // The answer in several datagrams, which is a hit.
-    assert_eq!(unknown, 1);
-    *keys.get_mut("hits").unwrap() += unknown;
     for (name, prefixes) in [
         ("stores", &["set ", "add ", "cas ", "ms "][..]),
         ("increments", &["incr "]),
@@ -74,4 +76,19 @@ fn memcached_counts_the_same_commands() {
         ("deletes".to_string(), said(&["delete_hits", "delete_misses"])),
     ]);
     assert_equal("memcached, stats", &server, &keys);
+}
+
+#[test]
+#[ignore = "fails: datagrams that a socket connected to nobody received have no sender, so they count once more"]
+fn memcached_counts_the_same_commands_over_udp() {
+    if !live(&["memcached"], &["pymemcache"]) {
+        return;
+    }
+    let folder = folder();
+    let (server, text) = start(folder.path());
+    tables(script("memcached.py").args([&text, "tcp"]));
+    let capture = Capture::start(folder.path(), "memcached", &["--port", &text]);
+    let client = tables(script("memcached.py").args([&text, "udp"]));
+    let bundle = capture.stop();
+    compare("memcached over UDP, client", "memcached", &bundle, server.port, &client["counts"]);
 }

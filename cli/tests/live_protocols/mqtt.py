@@ -102,9 +102,9 @@ for version, code, says in ((mqtt.MQTTv311, 5, "5"), (mqtt.MQTTv5, 135, "135")):
     did("CONNECT", says)
     refused.client.disconnect()
     refused.client.loop_stop()
-for n, version in enumerate(("mqttv311", "mqttv5")):
+for version in ("mqttv311", "mqttv5"):
     subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-V", version, "-u", "shop", "-P", "word", "-t",
                     "orders/new", "-m", "from a shell", "-q", "2"], check=True)
     did("CONNECT")
-    did("PUBLISH", "ok" if n == 0 else "ok 16")
+    did("PUBLISH")
 report()

@@ -52,7 +52,7 @@ fn mariadb_compressed_and_encrypted() {
     let before = status(port);
     let from = settled("MariaDB's log", || mariadb.log_bytes());
     let capture = Capture::start(folder.path(), "compressed", &["--port", &port.to_string()]);
-    sysbench(&["--threads=2", "--events=50", "--time=0", "run"]);
+    sysbench(&["--threads=1", "--events=50", "--time=0", "run"]);
     let client = tables(script("mysql.py").args([&port.to_string(), "compressed"]));
     settled("MariaDB's log", || mariadb.log_bytes());
     let bundle = capture.stop();

@@ -43,7 +43,7 @@ fn zookeeper_counts_the_same_packets() {
     compare("ZooKeeper, client", "zookeeper", &bundle, port, &client["counts"]);
     let after = received(port).unwrap();
     let kfr: u64 = bundle.count(port, super::harness::name).values().sum();
-    // The word that asked is not counted before it is answered.
-    let server = Counts::from([("packets".to_string(), after - before)]);
+    // The word that asks is one of them.
+    let server = Counts::from([("packets".to_string(), after - before - 1)]);
     assert_equal("ZooKeeper, srvr", &server, &Counts::from([("packets".to_string(), kfr)]));
 }
