@@ -45,24 +45,31 @@ http {{
     let from = settled("nginx's log", bytes) as usize;
     let capture = Capture::start(root, "http2", &["--port", &port.to_string()]);
     let url = |path: &str| format!("http://127.0.0.1:{port}{path}");
-    for (options, path) in [
-        (&[][..], "/items?id=5"),
-        (&[], "/large.txt"),
-        (&[], "/missing"),
-        (&[], "/gone"),
-        (&[], "/fail"),
-        (&[], "/move"),
-        (&["-X", "DELETE"], "/gone"),
-        (&["--data", "name=value"], "/put"),
-        (&["--head"], "/items"),
+    for (options, path, status) in [
+        (&[][..], "/items?id=5", "200"),
+        (&[], "/large.txt", "200"),
+        (&[], "/missing", "404"),
+        (&[], "/gone", "410"),
+        (&[], "/fail", "503"),
+        (&[], "/move", "302"),
+        (&["-X", "DELETE"], "/gone", "410"),
+        (&["-X", "POST"], "/put", "201"),
+        (&["--head"], "/items", "200"),
     ] {
         // Each on a connection of its own: curl 7.88 fails to use one again.
         for _ in 0..3 {
-            let curl = ["-s", "--http2-prior-knowledge", "-o", "/dev/null", &url(path)];
-            run(Command::new("curl").args(curl).args(options));
+            let curl = ["-s", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code}", &url(path)];
+            let output = Command::new("curl").args(curl).args(options).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), status, "{options:?} {path}");
         }
     }
     run(Command::new("nghttp").args(["-n", "-m", "10", &url("/items"), &url("/missing"), &url("/large.txt")]));
+    // nginx answers before it has all data, and resets the stream with NO_ERROR (RFC 9113, 8.1).
+    let data = root.join("data");
+    std::fs::write(&data, "name=value").unwrap();
+    for _ in 0..3 {
+        run(Command::new("nghttp").args(["-n", &url("/put"), "-d"]).arg(&data));
+    }
     let load = ["-n", "1000", "-c", "4", "-m", "16", &url("/items"), &url("/fail"), &url("/large.txt")];
     let text = run(Command::new("h2load").args(load));
     assert!(text.contains("1000 total, 1000 started, 1000 done"), "{text}");

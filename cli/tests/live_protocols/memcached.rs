@@ -38,7 +38,7 @@ fn memcached_counts_the_same_commands() {
     let folder = folder();
     let (server, text) = start(folder.path());
     let port = server.port;
-    let capture = Capture::start(folder.path(), "memcached", &["--port", &text]);
+    let capture = Capture::start(folder.path(), "memcached", &["--port", &text, "--payload-limit", "32KiB"]);
     let client = tables(script("memcached.py").args([&text, "tcp"]));
     let bundle = capture.stop();
     compare("memcached, client", "memcached", &bundle, port, &client["counts"]);
@@ -87,7 +87,7 @@ fn memcached_counts_the_same_commands_over_udp() {
     let folder = folder();
     let (server, text) = start(folder.path());
     tables(script("memcached.py").args([&text, "tcp"]));
-    let capture = Capture::start(folder.path(), "memcached", &["--port", &text]);
+    let capture = Capture::start(folder.path(), "memcached", &["--port", &text, "--payload-limit", "32KiB"]);
     let client = tables(script("memcached.py").args([&text, "udp"]));
     let bundle = capture.stop();
     compare("memcached over UDP, client", "memcached", &bundle, server.port, &client["counts"]);
