@@ -58,7 +58,7 @@ fn memcached_counts_the_same_commands() {
     });
     for (name, prefixes) in [
         ("stores", &["set ", "add ", "cas ", "ms "][..]),
-        ("increments", &["incr "]),
+        ("increments", &["incr ok"]),
         ("decrements", &["decr "]),
         ("touches", &["touch "]),
         ("deletes", &["delete ", "md "]),
