@@ -51,6 +51,33 @@ want_shop() {
     want python3-redis "$PYTHON" -c 'import redis'
 }
 
+# The servers and clients of cli/tests/live_protocols.rs.
+want_protocol_servers() {
+    local module
+    want_command setpriv util-linux
+    want_command openssl openssl
+    want_command curl curl
+    want postgresql has_server_of_postgresql
+    want_command psql postgresql-client
+    want_command memcached memcached
+    want_command nats-server nats-server
+    want_command mosquitto mosquitto
+    want_command mosquitto_pub mosquitto-clients
+    want_command rabbitmq-server rabbitmq-server
+    want_command java default-jre-headless
+    want zookeeper test -r /usr/share/java/zookeeper.jar
+    want_command unbound unbound
+    want_command dig bind9-dnsutils
+    want_command nghttp nghttp2-client
+    want librdkafka-dev test -r /usr/include/librdkafka/rdkafka_mock.h
+    for module in psycopg2:psycopg2 psycopg:psycopg asyncpg:asyncpg pymemcache:pymemcache paho.mqtt.client:paho-mqtt \
+        pika:pika kazoo.client:kazoo grpc:grpcio confluent_kafka:confluent-kafka MySQLdb:mysqldb pymongo:pymongo \
+        cassandra.cluster:cassandra clickhouse_driver:clickhouse-driver thrift.Thrift:thrift; do
+        want "python3-${module#*:}" "$PYTHON" -c "import ${module%%:*}"
+    done
+}
+has_server_of_postgresql() { compgen -G '/usr/lib/postgresql/*/bin/initdb'; }
+
 # Installs what want* found missing. Servers that come along are neither started now nor at the next boot: the scripts
 # run their own, on their own ports, from temporary folders.
 install_missing() {
@@ -70,7 +97,8 @@ install_missing() {
     [ -z "$own_policy" ] || rm -f "$policy"
     [ "$status" -eq 0 ] || die "apt-get could not install ${packages[*]}"
     command -v systemctl >/dev/null || return 0
-    for unit in nginx-light:nginx redis-server:redis-server mariadb-server:mariadb; do
+    for unit in nginx-light:nginx redis-server:redis-server mariadb-server:mariadb postgresql:postgresql \
+        memcached:memcached nats-server:nats-server mosquitto:mosquitto rabbitmq-server:rabbitmq-server unbound:unbound; do
         case " ${packages[*]} " in
         *" ${unit%%:*} "*) systemctl disable "${unit##*:}" >/dev/null 2>&1 || true ;;
         esac

@@ -15,6 +15,11 @@ pub struct MariaDb {
 impl MariaDb {
     /// A server whose root has no password, with an empty database `truth`.
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// The same with options of the server.
+    pub fn start_with(folder: &Path, options: &[&str]) -> Self {
         let port = free_port();
         let data = folder.join("mariadb");
         std::fs::create_dir(&data).unwrap();
@@ -31,6 +36,7 @@ impl MariaDb {
             .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"])
             .args(["--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0", "--innodb-buffer-pool-size=64M"])
             .args(["--innodb-log-file-size=16M", "--performance-schema=OFF", "--general-log=1"])
+            .args(options)
             .arg(&data_option)
             .arg(format!("--port={port}"))
             .arg(format!("--socket={}", data.join("socket").display()))
