@@ -72,12 +72,12 @@ pub type Importer<'a> = &'a (dyn Fn(&Path, &Path) -> Result<Option<String>, Stri
 ///
 /// # Errors
 /// If threads can't be started.
-pub fn check(cases: &[Case], import: Importer<'_>, options: &CheckOptions) -> std::io::Result<Vec<Checked>> {
+pub fn check(cases: &[Case], import: Importer<'_>, options: &CheckOptions) -> io::Result<Vec<Checked>> {
     let mut threads = rayon::ThreadPoolBuilder::new();
     if let Some(count) = options.replay.threads {
         threads = threads.num_threads(count);
     }
-    let pool = threads.build().map_err(std::io::Error::other)?;
+    let pool = threads.build().map_err(io::Error::other)?;
     Ok(pool.install(|| cases.par_iter().with_max_len(1).map(|case| check_one(case, import, options)).collect()))
 }
 
@@ -129,7 +129,7 @@ fn replay_and_compare(
     let found = String::from_utf8(lines).map_err(|error| error.to_string())?;
     let golden = match fs::read_to_string(&case.golden) {
         Ok(golden) => Some(golden),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(format!("{} can't be read: {error}", case.golden.display())),
     };
     let Comparison { differences, tally } = compare(golden.as_deref().unwrap_or(&found), &found);
