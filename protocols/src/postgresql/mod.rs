@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::pairing::{Chunks, Pairing, drop_all};
+use crate::sql::Dialect;
 use crate::{About, Exchange, Flags, Options, Output, Parser, Protocol, Side, Stream, Streams, SwitchedTo};
 use answer::Answering;
 use startup::Opening;
@@ -148,6 +149,8 @@ struct PostgreSql {
     /// Of `steps`, those that ReadyForQuery answers.
     ready_steps: usize,
     prepared: Prepared,
+    /// The server's `standard_conforming_strings`, once it told: whether a backslash in a string escapes nothing.
+    standard_strings: Option<bool>,
     answering: Answering,
     switched: bool,
 }
@@ -171,8 +174,18 @@ impl PostgreSql {
             step_bytes: 0,
             ready_steps: 0,
             prepared: Prepared::default(),
+            standard_strings: None,
             answering: Answering::new(mid_stream),
             switched: false,
+        }
+    }
+
+    /// How the client's statements are to be read.
+    fn dialect(&self) -> Dialect {
+        match self.standard_strings {
+            Some(true) => Dialect::PostgreSql,
+            Some(false) => Dialect::PostgreSqlEscapes,
+            None => Dialect::PostgreSqlUntold,
         }
     }
 
