@@ -13,6 +13,7 @@
 //!   it is dropped;
 //! - one space between words and around comparisons (in PostgreSQL around every operator between two operands), one
 //!   after a comma; a last `;` is dropped;
+//! - where it can't be told whether a backslash escapes the quote behind it, the rest of the statement is one literal;
 //! - the result is at most [`MAX_BYTES`] long; `…` stands for what was cut.
 
 mod lex;
@@ -35,8 +36,16 @@ const MAX_LIST: u32 = 64;
 pub enum Dialect {
     /// MySQL, MariaDB: backslash escapes, `"..."` is a string, `#` and `/*! */` comments, backticks.
     MySql,
+    /// The same under `NO_BACKSLASH_ESCAPES`.
+    MySqlPlain,
+    /// The same where it is not known whether backslash escapes.
+    MySqlUntold,
     /// PostgreSQL: standard strings, `E''`, dollar quotes, nested comments, `"..."` is a name.
     PostgreSql,
+    /// The same with `standard_conforming_strings` off: backslash escapes in every string.
+    PostgreSqlEscapes,
+    /// The same where it is not known whether backslash escapes.
+    PostgreSqlUntold,
     /// Cassandra's CQL: standard strings, `$$` quotes, `//` comments, UUIDs and durations as they are, `"..."` is a name.
     Cql,
 }
@@ -359,6 +368,36 @@ mod tests {
     }
 
     #[test]
+    fn backslashes_escape_only_where_they_are_said_to() {
+        let of = |dialect, text: &str| normalise(text.as_bytes(), dialect, false);
+        let (plain, untold) = (Dialect::MySqlPlain, Dialect::MySqlUntold);
+        assert_eq!(of(plain, r"select 'a\', b, 'secret' from t"), "select ?, b, ? from t");
+        assert_eq!(of(plain, r#"select "a\", b, "secret", _utf8'x\', c"#), "select ?, b, ?, ?, c");
+        assert_eq!(of(untold, r"select 'a\', b, 'secret' from t"), "select ?");
+        assert_eq!(of(untold, r"select 'a\\', 'a\n', b from t"), "select ?, ?, b from t");
+        let (escapes, untold) = (Dialect::PostgreSqlEscapes, Dialect::PostgreSqlUntold);
+        assert_eq!(of(escapes, r"select 'it\'s secret', b"), "select ?, b");
+        assert_eq!(of(untold, r"select 'it\'s secret', b"), "select ?");
+        assert_eq!(of(untold, r"select E'it\'s secret', 'a\\', b"), "select ?, ?, b");
+        // What goes on in the next line goes on by the same rules.
+        assert_eq!(pg("select E'a'\n  'it\\'s secret', b"), "select ?, b");
+        let mut seen = Vec::new();
+        values(br"select 'a\', secret", untold, |range| seen.push(range));
+        assert_eq!(seen, [7..19]);
+    }
+
+    #[test]
+    fn half_a_character_may_hide_a_quote() {
+        let of = |text: &[u8]| normalise(text, Dialect::MySql, false);
+        // GBK: 0xbf 0x5c is one character.
+        assert_eq!(of(b"select '\xbf\\', secret, b"), "select ?");
+        assert_eq!(of(b"select `\x81`` , 'secret', b"), "select ?");
+        assert_eq!(of("select 'é\\'s', 'ü', `ö`, b".as_bytes()), "select ?, ?, `ö`, b");
+        assert_eq!(normalise(b"select E'\xbf\\', secret", Dialect::PostgreSql, false), "select ?");
+        assert_eq!(pg("select \"open, secret"), "select ?");
+    }
+
+    #[test]
     fn names_stay() {
         assert_eq!(my("SELECT `Col 1`, t1.c2 FROM db.`T`"), "select `Col 1`, t1.c2 from db.`T`");
         assert_eq!(my("select @a, @@global.x from 2024_orders"), "select @a, @@global.x from 2024_orders");
@@ -417,11 +456,31 @@ mod tests {
     #[test]
     fn hostile_text_takes_linear_time() {
         for piece in [
-            "$a", "$a$", "$$", "(", "((1),", "'", "\\'", "/*", "/*!", "--", "(1),", "null,", "in(1,", "0x", "1e", "a.",
+            "$a",
+            "$a$",
+            "$$",
+            "(",
+            "((1),",
+            "'",
+            "\\'",
+            "/*",
+            "/*!",
+            "--",
+            "(1),",
+            "null,",
+            "in(1,",
+            "0x",
+            "1e",
+            "a.",
             "\"",
+            "\u{fffd}\\",
+            "`é",
+            "E'a' ",
         ] {
             let text = piece.repeat(4 << 20).into_bytes();
-            for dialect in [Dialect::MySql, Dialect::PostgreSql, Dialect::Cql] {
+            for dialect in
+                [Dialect::MySql, Dialect::MySqlUntold, Dialect::PostgreSql, Dialect::PostgreSqlUntold, Dialect::Cql]
+            {
                 assert!(normalise(&text, dialect, false).len() <= MAX_BYTES + 3);
                 values(&text, dialect, |_| {});
             }

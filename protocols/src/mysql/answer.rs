@@ -206,11 +206,12 @@ impl MySql {
         }
         while matches!(self.asking, Asking::Greeted | Asking::Login) && server.position() < before {
             let at = server.position();
-            match peek(server, 1) {
+            match peek(server, 32) {
                 _ if self.login_lost => break,
                 Peek::Packet(packet) if packet.length < MAX_LOGIN_BYTES => {
                     if self.asking == Asking::Login && packet.first() == Some(OK) && packet.length >= 7 {
                         self.asking = Asking::Command;
+                        self.backslash_escapes = Outcome::of_ok(&packet).map(Outcome::backslash_escapes);
                     }
                     let size = packet.size();
                     out.mark(Side::Server, at..at + size, ByteClass::Structure);
@@ -377,7 +378,10 @@ impl MySql {
                 self.answering.deprecate_eof.get_or_insert(false);
                 match Outcome::of_eof(packet) {
                     Some(outcome) if outcome.has_cursor() => self.ended(outcome),
-                    Some(_) => Step::More(Stage::Rows),
+                    Some(outcome) => {
+                        self.backslash_escapes = Some(outcome.backslash_escapes());
+                        Step::More(Stage::Rows)
+                    }
                     None => Step::Lost(packet.missing.unwrap_or_default()),
                 }
             }
@@ -419,7 +423,10 @@ impl MySql {
             },
             Stage::Login => match kind {
                 ERR => self.failed(packet),
-                OK => Step::Done,
+                OK => {
+                    self.note(Outcome::of_ok(packet));
+                    Step::Done
+                }
                 _ => Step::More(Stage::Login),
             },
             Stage::Binlog => match kind {
@@ -433,12 +440,14 @@ impl MySql {
     /// Notes what the end of a result says.
     fn note(&mut self, outcome: Option<Outcome>) {
         if let Some(outcome) = outcome {
+            self.backslash_escapes = Some(outcome.backslash_escapes());
             self.answering.outcome.add(outcome);
         }
     }
 
     /// A result ended like this.
     fn ended(&mut self, outcome: Outcome) -> Step {
+        self.backslash_escapes = Some(outcome.backslash_escapes());
         self.answering.outcome.add(outcome);
         if !outcome.has_more() {
             return Step::Done;

@@ -180,6 +180,8 @@ struct MySql {
     login_lost: bool,
     answering: Answering,
     prepared: Prepared,
+    /// Whether a backslash in a string escapes what follows it, once the server's status flags told.
+    backslash_escapes: Option<bool>,
     switched: bool,
 }
 
@@ -202,7 +204,17 @@ impl MySql {
             login_lost: false,
             answering: Answering::default(),
             prepared: Prepared::default(),
+            backslash_escapes: None,
             switched: false,
+        }
+    }
+
+    /// How the client's statements are to be read.
+    fn dialect(&self) -> Dialect {
+        match self.backslash_escapes {
+            Some(true) => Dialect::MySql,
+            Some(false) => Dialect::MySqlPlain,
+            None => Dialect::MySqlUntold,
         }
     }
 
@@ -455,7 +467,7 @@ impl MySql {
             exchange.flags.insert(Flags::MID_STREAM);
         }
         let prepares = self.describe(byte, command, &packet, content, &mut exchange);
-        mark_command(command, content, start, size, out);
+        mark_command(command, content, self.dialect(), start, size, out);
         let seen_at = match self.seen_at.take() {
             Some(seen_at) => seen_at,
             None => self.pairing.seen_now(streams),
@@ -479,7 +491,7 @@ impl MySql {
     }
 }
 
-fn mark_command(command: Command, content: &[u8], start: u64, size: u64, out: &mut Output) {
+fn mark_command(command: Command, content: &[u8], dialect: Dialect, start: u64, size: u64, out: &mut Output) {
     if out.marks.is_none() {
         return;
     }
@@ -492,7 +504,7 @@ fn mark_command(command: Command, content: &[u8], start: u64, size: u64, out: &m
             let text_at = at + (content.len() - text.len()) as u64;
             out.mark(Side::Client, at..text_at, ByteClass::Value);
             at = text_at;
-            sql::values(text, Dialect::MySql, |value| {
+            sql::values(text, dialect, |value| {
                 let value = text_at + value.start as u64..text_at + value.end as u64;
                 out.mark(Side::Client, at..value.start, ByteClass::Identifier);
                 out.mark(Side::Client, value.clone(), ByteClass::Value);

@@ -12,8 +12,16 @@ const MORE_RESULTS: u16 = 0x0008;
 const NO_GOOD_INDEX: u16 = 0x0010;
 const NO_INDEX: u16 = 0x0020;
 const CURSOR: u16 = 0x0040;
+const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
 const SLOW: u16 = 0x0800;
 const IN_READ_ONLY_TRANSACTION: u16 = 0x2000;
+
+/// ER_SIGNAL_WARN, ER_SIGNAL_NOT_FOUND and ER_SIGNAL_EXCEPTION: what SIGNAL raises if it names no other number.
+const SIGNAL_FIRST: u16 = 1642;
+const SIGNAL_LAST: u16 = 1644;
+
+/// The class of SQLSTATE that is left to applications (45000; page of the statement SIGNAL).
+const USER_CLASS: &[u8; 2] = b"45";
 
 /// What the end of a result says: an OK packet, or an EOF.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,6 +62,11 @@ impl Outcome {
         self.status & CURSOR != 0
     }
 
+    /// Whether a backslash in a string escapes what follows it, from now on.
+    pub fn backslash_escapes(self) -> bool {
+        self.status & NO_BACKSLASH_ESCAPES == 0
+    }
+
     /// Adds what a later result says.
     pub fn add(&mut self, later: Outcome) {
         self.affected = self.affected.saturating_add(later.affected);
@@ -89,9 +102,11 @@ pub(super) fn failure(packet: &Packet<'_>, literals: bool, exchange: &mut Exchan
     exchange.flags.insert(packet.missing.unwrap_or_default());
     let mut rest = packet.payload.get(1..).unwrap_or_default();
     let Some(code) = u16_le(&mut rest) else { return };
+    let mut raised = matches!(code, SIGNAL_FIRST..=SIGNAL_LAST);
     let message = match rest {
         &[b'#', a, b, c, d, e, ref message @ ..] => {
             let facts: &mut SqlFacts = exchange.sql.get_or_insert_default();
+            raised |= [a, b] == *USER_CLASS;
             facts.sqlstate = Some(text::bounded(&[a, b, c, d, e], 5, false));
             message
         }
@@ -99,7 +114,12 @@ pub(super) fn failure(packet: &Packet<'_>, literals: bool, exchange: &mut Exchan
     };
     let message = text::bounded(message, MAX_MESSAGE_BYTES, packet.missing.is_some());
     exchange.code = Some(code.to_string().into());
-    exchange.error = Some(if literals { message } else { mask_message(code, &message) });
+    exchange.error = Some(match literals {
+        true => message,
+        // What SIGNAL raises is the application's own text.
+        false if raised => "?".into(),
+        false => mask_message(code, &message),
+    });
 }
 
 /// Columns of a result set, and whether their descriptions follow. The flag that tells the latter stands behind the count
@@ -158,6 +178,22 @@ mod tests {
         assert_eq!(of(&[0xfc, 0x2c, 0x01]), Some((300, true)));
         assert_eq!(of(&[0xfc, 0x2c, 0x01, 0]), Some((300, false)));
         assert_eq!(of(b"abc"), None);
+    }
+
+    #[test]
+    fn what_signal_raises_is_masked_whole() {
+        let of = |payload: &[u8], literals| {
+            let mut exchange = Exchange::default();
+            let packet = Packet { length: payload.len() as u64, sequence: 1, payload, missing: None };
+            failure(&packet, literals, &mut exchange);
+            exchange.error.unwrap().into_string()
+        };
+        // 1644, and a number that SIGNAL was given.
+        for payload in [&b"\xff\x6c\x06#HY000card 4711 refused"[..], b"\xff\x39\x30#45000card 4711 refused"] {
+            assert_eq!(of(payload, false), "?");
+            assert_eq!(of(payload, true), "card 4711 refused");
+        }
+        assert_eq!(of(b"\xff\x7a\x04#42S02Table 'a.b' doesn't exist", false), "Table '?' doesn't exist");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::command::{self, Carries, Command};
 use super::packet::Packet;
 use super::{MySql, values};
-use crate::sql::{self, Dialect};
+use crate::sql;
 use crate::{Exchange, Flags, SqlFacts, text};
 
 /// Bytes of the texts of prepared statements that are remembered for one connection.
@@ -110,7 +110,7 @@ impl MySql {
             Carries::Query | Carries::Sql => {
                 let text = if command.carries == Carries::Query { command::query_text(content) } else { content };
                 let cut = packet.length > 1 + content.len() as u64;
-                let normalised: Box<str> = sql::normalise(text, Dialect::MySql, cut).into();
+                let normalised: Box<str> = sql::normalise(text, self.dialect(), cut).into();
                 let target = match self.options.literals {
                     true => text::bounded(text, text::MAX_TEXT_BYTES, cut),
                     false => normalised.clone(),

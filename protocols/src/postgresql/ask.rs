@@ -239,7 +239,7 @@ impl PostgreSql {
         if out.marks.is_some() {
             let mut marker = out.marker(Side::Client, request.start);
             marker.take(HEAD_BYTES as u64, ByteClass::Structure);
-            mark_sql(sql, request.start + HEAD_BYTES as u64, out);
+            mark_sql(sql, self.dialect(), request.start + HEAD_BYTES as u64, out);
             let seen = request.start + (HEAD_BYTES + sql.len()) as u64;
             out.mark(Side::Client, seen..request.end, if cut { ByteClass::Value } else { ByteClass::Structure });
         }
@@ -256,7 +256,7 @@ impl PostgreSql {
 
     /// A statement's text as it is shown, and normalised.
     fn shown(&self, sql: &[u8], cut: bool) -> (Box<str>, Box<str>) {
-        let normalised: Box<str> = sql::normalise(sql, Dialect::PostgreSql, cut).into();
+        let normalised: Box<str> = sql::normalise(sql, self.dialect(), cut).into();
         let target = match self.options.literals {
             true => text::bounded(sql, text::MAX_TEXT_BYTES, cut),
             false => normalised.clone(),
@@ -293,7 +293,7 @@ impl PostgreSql {
             let mut marker = out.marker(Side::Client, request.start);
             marker.to(at, ByteClass::Structure);
             marker.take(sql_at as u64, ByteClass::Identifier);
-            mark_sql(sql, at + sql_at as u64, out);
+            mark_sql(sql, self.dialect(), at + sql_at as u64, out);
             let seen = at + (sql_at + sql.len()) as u64;
             let class = if whole.is_empty() { ByteClass::Value } else { ByteClass::Structure };
             out.mark(Side::Client, seen..request.end, class);
@@ -478,9 +478,9 @@ fn mark_head(message: &Message<'_>, at: u64, from: u64, class: ByteClass, out: &
 }
 
 /// Classifies a statement's text at stream offset `at`.
-fn mark_sql(sql: &[u8], at: u64, out: &mut Output) {
+fn mark_sql(sql: &[u8], dialect: Dialect, at: u64, out: &mut Output) {
     let mut marker = out.marker(Side::Client, at);
-    sql::values(sql, Dialect::PostgreSql, |value| {
+    sql::values(sql, dialect, |value| {
         marker.to(at + value.start as u64, ByteClass::Identifier);
         marker.to(at + value.end as u64, ByteClass::Value);
     });

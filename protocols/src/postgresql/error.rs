@@ -11,6 +11,10 @@ pub(super) struct Report<'a> {
     /// SQLSTATE.
     pub code: &'a [u8],
     pub message: &'a [u8],
+    /// The function of the server that reports it.
+    pub routine: &'a [u8],
+    /// All its fields were seen.
+    whole: bool,
     /// The message goes on where nothing was seen.
     pub cut: bool,
 }
@@ -22,6 +26,7 @@ impl<'a> Report<'a> {
         while let Some((kind, behind)) = rest.split_first() {
             rest = behind;
             if *kind == 0 {
+                report.whole = true;
                 break;
             }
             let seen = rest;
@@ -33,11 +38,8 @@ impl<'a> Report<'a> {
                 b'V' => report.severity = value,
                 b'S' if report.severity.is_empty() => report.severity = value,
                 b'C' if !cut => report.code = value,
-                b'M' => {
-                    (report.message, report.cut) = (value, cut);
-                    // What follows is for people who look into the matter.
-                    break;
-                }
+                b'M' => (report.message, report.cut) = (value, cut),
+                b'R' if !cut => report.routine = value,
                 _ if seen.is_empty() => break,
                 _ => {}
             }
@@ -61,8 +63,35 @@ impl<'a> Report<'a> {
             return None;
         }
         let message = text::bounded(self.message, text::MAX_TEXT_BYTES, self.cut);
-        Some(if literals || quotes_names(self.code) { message } else { text::mask_quoted(&message) })
+        Some(match literals {
+            true => message,
+            false if self.is_raised() => "?".into(),
+            false if quotes_names(self.code) => message,
+            false => text::mask_quoted(&message),
+        })
     }
+
+    /// The message is, or may be, an application's own text: RAISE may use the code of any error.
+    fn is_raised(&self) -> bool {
+        /// What raises errors for the languages PL/pgSQL, PL/Python, PL/Perl, PL/Tcl.
+        const ROUTINES: &[&[u8]] =
+            &[b"exec_stmt_raise", b"exec_stmt_assert", b"PLy_output", b"PLy_elog_impl", b"do_util_elog", b"pltcl_elog"];
+        let routine_unseen = self.routine.is_empty() && !self.whole;
+        routine_unseen || ROUTINES.contains(&self.routine) || is_user_code(self.code)
+    }
+}
+
+/// Whether an error with this code has a text of the application: raised without a code of its own, by a function in
+/// another language, or with a code that is none of the server's
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+fn is_user_code(code: &[u8]) -> bool {
+    const CLASSES: &[&[u8; 2]] = &[
+        b"00", b"01", b"02", b"03", b"08", b"09", b"0A", b"0B", b"0F", b"0L", b"0P", b"0Z", b"10", b"20", b"21", b"22",
+        b"23", b"24", b"25", b"26", b"27", b"28", b"2B", b"2D", b"2F", b"34", b"39", b"3B", b"3D", b"3F", b"40", b"42",
+        b"44", b"53", b"54", b"55", b"57", b"58", b"72", b"F0", b"HV", b"P0", b"XX",
+    ];
+    let known = code.first_chunk::<2>().is_some_and(|class| CLASSES.contains(&class));
+    !known || matches!(code, b"P0001" | b"P0004")
 }
 
 /// Whether the messages with this code quote names only: of tables, columns, constraints
@@ -112,8 +141,24 @@ mod tests {
         assert_eq!(report.text(false).as_deref(), Some("invalid input syntax for type integer: \"?\""));
         assert_eq!(report.text(true).as_deref(), Some("invalid input syntax for type integer: \"4711x\""));
         let report = Report::read(b"SERROR\0C22P02\0Minvalid inp");
-        assert_eq!(report.text(false).as_deref(), Some("invalid inp…"));
+        // Whoever reports it stands behind it.
+        assert_eq!(report.text(false).as_deref(), Some("?"));
+        assert_eq!(report.text(true).as_deref(), Some("invalid inp…"));
         assert_eq!(Report::read(b"SERROR\0C22").code, b"");
+    }
+
+    #[test]
+    fn what_applications_raise_is_masked_whole() {
+        let of = |code: &str, routine: &str| {
+            let content = format!("SERROR\0VERROR\0C{code}\0Mcard 4711 refused\0L1\0R{routine}\0\0");
+            Report::read(content.as_bytes()).text(false).unwrap().into_string()
+        };
+        assert_eq!(of("P0001", "exec_stmt_raise"), "?");
+        assert_eq!(of("23505", "exec_stmt_raise"), "?");
+        assert_eq!(of("P0001", "other"), "?");
+        assert_eq!(of("ZZ001", "other"), "?");
+        assert_eq!(of("38000", "other"), "?");
+        assert_eq!(of("23505", "_bt_check_unique"), "card 4711 refused");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::pairing::{Chunks, Pairing};
+use crate::sql::Dialect;
 use crate::turns::{self, Turns};
 use crate::{About, Exchange, Flags, Options, Output, Parser, Protocol, Stream, Streams, SwitchedTo};
 use answer::Answering;
@@ -150,6 +151,8 @@ struct PostgreSql {
     /// Of `steps`, those that ReadyForQuery answers.
     ready_steps: usize,
     prepared: Prepared,
+    /// The server's `standard_conforming_strings`, once it told: whether a backslash in a string escapes nothing.
+    standard_strings: Option<bool>,
     answering: Answering,
     switched: bool,
 }
@@ -173,8 +176,18 @@ impl PostgreSql {
             step_bytes: 0,
             ready_steps: 0,
             prepared: Prepared::default(),
+            standard_strings: None,
             answering: Answering::new(mid_stream),
             switched: false,
+        }
+    }
+
+    /// How the client's statements are to be read.
+    fn dialect(&self) -> Dialect {
+        match self.standard_strings {
+            Some(true) => Dialect::PostgreSql,
+            Some(false) => Dialect::PostgreSqlEscapes,
+            None => Dialect::PostgreSqlUntold,
         }
     }
 

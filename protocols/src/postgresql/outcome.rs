@@ -32,7 +32,11 @@ impl PostgreSql {
     pub(super) fn message(&mut self, message: &Message<'_>, at: u64, end: u64, out: &mut Output) {
         match message.kind {
             // They come at any time: settings, notifications; or belong to the login.
-            b'S' | b'A' | b'R' | b'K' | b'v' => return,
+            b'S' => {
+                self.setting(message);
+                return;
+            }
+            b'A' | b'R' | b'K' | b'v' => return,
             b'N' => {
                 self.begin(at);
                 if self.answering.start.is_some()
@@ -67,6 +71,17 @@ impl PostgreSql {
             b'E' => self.failed(message, at, end, out),
             b'Z' => self.ready(message, at, end, out),
             _ => {}
+        }
+    }
+
+    /// ParameterStatus: a setting that clients have to know of, at login and whenever it changes.
+    fn setting(&mut self, message: &Message<'_>) {
+        if let Some(value) = message.content.strip_prefix(b"standard_conforming_strings\0") {
+            self.standard_strings = match value {
+                b"on\0" => Some(true),
+                b"off\0" => Some(false),
+                _ => None,
+            };
         }
     }
 

@@ -37,6 +37,14 @@ pub(super) struct Token {
 /// Length of a UUID's text (RFC 9562).
 const UUID_BYTES: usize = 36;
 
+/// Whether a backslash in a string escapes what follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    Yes,
+    No,
+    Untold,
+}
+
 const WORD: u8 = 1;
 const DIGIT: u8 = 2;
 const BLANK: u8 = 4;
@@ -67,7 +75,13 @@ fn class(byte: u8) -> u8 {
 pub(super) struct Lexer<'a> {
     sql: &'a [u8],
     pub at: usize,
-    dialect: Dialect,
+    mysql: bool,
+    postgresql: bool,
+    cql: bool,
+    /// In strings without a prefix.
+    escapes: Escapes,
+    /// The last token is a string `E'...'`: in PostgreSQL the next line may go on with it.
+    escaped: bool,
     /// What stands before can be the left side of a minus.
     operand: bool,
     executable: bool,
@@ -75,7 +89,15 @@ pub(super) struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     pub fn new(sql: &'a [u8], dialect: Dialect) -> Self {
-        Self { sql, at: 0, dialect, operand: false, executable: false }
+        let mysql = matches!(dialect, Dialect::MySql | Dialect::MySqlPlain | Dialect::MySqlUntold);
+        let cql = dialect == Dialect::Cql;
+        let escapes = match dialect {
+            Dialect::MySql | Dialect::PostgreSqlEscapes => Escapes::Yes,
+            Dialect::MySqlPlain | Dialect::PostgreSql | Dialect::Cql => Escapes::No,
+            Dialect::MySqlUntold | Dialect::PostgreSqlUntold => Escapes::Untold,
+        };
+        let postgresql = !mysql && !cql;
+        Self { sql, at: 0, mysql, postgresql, cql, escapes, escaped: false, operand: false, executable: false }
     }
 
     #[inline]
@@ -93,15 +115,23 @@ impl<'a> Lexer<'a> {
         at
     }
 
-    /// End of a quoted thing whose first quote stands at `at`: doubled quotes are part of it.
-    fn quoted(&self, at: usize, quote: u8, escapes: bool) -> usize {
+    /// End of a string whose first quote stands at `at`: doubled quotes are part of it. All that is left, where its end
+    /// can't be told.
+    fn quoted(&self, at: usize, quote: u8, escapes: Escapes) -> usize {
         let mut at = at + 1;
         loop {
             let rest = self.sql.get(at..).unwrap_or_default();
-            let found = if escapes { memchr::memchr2(quote, b'\\', rest) } else { memchr::memchr(quote, rest) };
+            let found = match escapes {
+                Escapes::No => memchr::memchr(quote, rest),
+                _ => memchr::memchr2(quote, b'\\', rest),
+            };
             let Some(found) = found else { return self.sql.len() };
             at += found;
             if self.byte(at) != quote {
+                let hidden = escapes == Escapes::Untold && self.byte(at + 1) == quote;
+                if hidden || self.is_half_before(at) {
+                    return self.sql.len();
+                }
                 at = (at + 2).min(self.sql.len());
             } else if self.byte(at + 1) == quote {
                 at += 2;
@@ -109,6 +139,43 @@ impl<'a> Lexer<'a> {
                 return at + 1;
             }
         }
+    }
+
+    /// A quoted name whose first quote stands at `at`. Where its end can't be told, all that is left is a literal.
+    fn name(&self, at: usize, quote: u8) -> (Kind, usize) {
+        let mut end = at;
+        loop {
+            // A backtick may be the second byte of a character, too.
+            if quote == b'`' && self.is_half_before(end) {
+                return (Kind::String, self.sql.len());
+            }
+            let from = end + 1;
+            let Some(found) = self.sql.get(from..).and_then(|rest| memchr::memchr(quote, rest)) else {
+                return (Kind::String, self.sql.len());
+            };
+            end = from + found;
+            if quote == b'`' && self.is_half_before(end) {
+                return (Kind::String, self.sql.len());
+            }
+            if self.byte(end + 1) != quote {
+                return (Kind::Name, end + 1);
+            }
+            end += 1;
+        }
+    }
+
+    /// The byte at `at` may be the second one of a character of GBK, Shift-JIS or Big5: the one before it is not ASCII,
+    /// and ends no character of UTF-8.
+    fn is_half_before(&self, at: usize) -> bool {
+        if at == 0 || self.byte(at - 1) < 0x80 {
+            return false;
+        }
+        let ends = |length: usize| {
+            at.checked_sub(length).and_then(|start| self.sql.get(start..at)).is_some_and(|character| {
+                character.first().is_some_and(|first| *first >= 0xc0) && std::str::from_utf8(character).is_ok()
+            })
+        };
+        !(2..=4).any(ends)
     }
 
     fn line_end(&self, at: usize) -> usize {
@@ -131,7 +198,7 @@ impl<'a> Lexer<'a> {
                         return at.min(self.sql.len());
                     }
                 }
-                (b'/', b'*') if self.dialect == Dialect::PostgreSql => {
+                (b'/', b'*') if self.postgresql => {
                     depth += 1;
                     at += 2;
                 }
@@ -163,7 +230,7 @@ impl<'a> Lexer<'a> {
         }
         match end < word_end {
             // No name of CQL begins with a digit: these are durations.
-            true if self.dialect == Dialect::Cql => (Kind::Number, word_end),
+            true if self.cql => (Kind::Number, word_end),
             true => (Kind::Word, word_end),
             false => (Kind::Number, end),
         }
@@ -193,9 +260,9 @@ impl<'a> Lexer<'a> {
         let end = self.run(at, WORD | DIGIT);
         if self.byte(end) == b'\'' {
             let word = self.sql.get(at..end).unwrap_or_default();
-            let escapes = self.dialect == Dialect::MySql || matches!(word, b"e" | b"E");
+            let escapes = if matches!(word, b"e" | b"E") && self.postgresql { Escapes::Yes } else { self.escapes };
             let prefix = word.len() == 1 && matches!(word, [b'n' | b'N' | b'x' | b'X' | b'b' | b'B' | b'e' | b'E'])
-                || word.first() == Some(&b'_') && self.dialect == Dialect::MySql;
+                || word.first() == Some(&b'_') && self.mysql;
             if prefix {
                 return (Kind::String, self.quoted(end, b'\'', escapes));
             }
@@ -203,10 +270,10 @@ impl<'a> Lexer<'a> {
         // U&'...': a string with Unicode escapes.
         if self.byte(end) == b'&'
             && self.byte(end + 1) == b'\''
-            && self.dialect == Dialect::PostgreSql
+            && self.postgresql
             && matches!(self.sql.get(at..end), Some(b"u" | b"U"))
         {
-            return (Kind::String, self.quoted(end + 1, b'\'', false));
+            return (Kind::String, self.quoted(end + 1, b'\'', Escapes::No));
         }
         (Kind::Word, end)
     }
@@ -223,8 +290,7 @@ impl<'a> Lexer<'a> {
     pub fn next(&mut self) -> Option<Token> {
         let start = self.at;
         let first = *self.sql.get(start)?;
-        let mysql = self.dialect == Dialect::MySql;
-        let cql = self.dialect == Dialect::Cql;
+        let (mysql, cql) = (self.mysql, self.cql);
         let (kind, end) = match class(first) {
             _ if cql && first.is_ascii_hexdigit() && self.is_uuid(start) => (Kind::Number, start + UUID_BYTES),
             BLANK => (Kind::Space, self.run(start + 1, BLANK)),
@@ -240,10 +306,13 @@ impl<'a> Lexer<'a> {
             }
             WORD => self.word(start),
             _ => match first {
-                b'\'' => (Kind::String, self.quoted(start, b'\'', mysql)),
-                b'"' if mysql => (Kind::String, self.quoted(start, b'"', true)),
-                b'"' => (Kind::Name, self.quoted(start, b'"', false)),
-                b'`' if mysql => (Kind::Name, self.quoted(start, b'`', false)),
+                b'\'' => {
+                    let escapes = if self.escaped { Escapes::Yes } else { self.escapes };
+                    (Kind::String, self.quoted(start, b'\'', escapes))
+                }
+                b'"' if mysql => (Kind::String, self.quoted(start, b'"', self.escapes)),
+                b'"' => self.name(start, b'"'),
+                b'`' if mysql => self.name(start, b'`'),
                 b'@' if mysql => {
                     let name = if self.byte(start + 1) == b'@' { start + 2 } else { start + 1 };
                     (Kind::Word, self.run(name, WORD | DIGIT))
@@ -296,6 +365,9 @@ impl<'a> Lexer<'a> {
         };
         self.at = end.clamp(start + 1, self.sql.len());
         if !matches!(kind, Kind::Space | Kind::Comment) {
+            self.escaped = kind == Kind::String
+                && self.postgresql
+                && (matches!(first, b'e' | b'E') || self.escaped && first == b'\'');
             self.operand =
                 matches!(kind, Kind::Word | Kind::Name | Kind::String | Kind::Number | Kind::Close) || first == b']';
         }
