@@ -138,11 +138,21 @@ impl Frames {
             match self.state {
                 State::Search => {
                     let side = self.side;
-                    if !find_start(stream, side, chunk, out, |bytes, cut| framing.looks(side, bytes, cut)) {
+                    let from = stream.position();
+                    let found = find_start(stream, side, chunk, out, |bytes, cut| framing.looks(side, bytes, cut));
+                    if found {
+                        self.state = State::Start;
+                        self.seen_at = None;
+                    }
+                    // Another hole, which may hold answers to what was asked since the last one.
+                    if side == Side::Server
+                        && let Some(kind) = stream.passed_hole(from)
+                    {
+                        return Next::Lost(from, hole_flag(kind));
+                    }
+                    if !found {
                         return Next::Wait;
                     }
-                    self.state = State::Start;
-                    self.seen_at = None;
                 }
                 State::Start => {
                     if stream.is_empty() {

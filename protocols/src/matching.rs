@@ -139,11 +139,15 @@ impl<K: Ord + Copy, T> Matching<K, T> {
         Some(Exchange { op: NAMELESS.into(), request: at..at, flags, ..Exchange::default() })
     }
 
+    /// Why the answer to a request may be among bytes that are missing; `None` if it can't be.
+    pub fn doubt_of(&self, waiting: &Waiting<T>) -> Option<Flags> {
+        (waiting.number < self.doubtful_before).then_some(self.doubt)
+    }
+
     fn give_up(&self, mut waiting: Waiting<T>, out: &mut Output) {
-        if waiting.number < self.doubtful_before {
-            waiting.exchange.flags.insert(self.doubt);
-        } else {
-            waiting.exchange.status = Status::Unanswered;
+        match self.doubt_of(&waiting) {
+            Some(doubt) => waiting.exchange.flags.insert(doubt),
+            None => waiting.exchange.status = Status::Unanswered,
         }
         out.exchanges.push(waiting.exchange);
     }

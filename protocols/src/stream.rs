@@ -56,6 +56,8 @@ pub struct Stream {
     skip: u64,
     /// Offset behind the last byte or hole pushed.
     end: u64,
+    /// The last hole that the cursor moved over or into: where it stood then, and the hole's kind.
+    passed: Option<(u64, HoleKind)>,
     closed: bool,
 }
 
@@ -105,6 +107,9 @@ impl Stream {
         let skipped = self.skip.min(hole.length);
         self.skip -= skipped;
         self.position += skipped;
+        if skipped > 0 {
+            self.passed = Some((self.position, hole.kind));
+        }
         let length = hole.length - skipped;
         if length > 0 {
             self.append_hole(Hole { length, kind: hole.kind });
@@ -166,6 +171,11 @@ impl Stream {
         }
     }
 
+    /// Why bytes behind `offset`, over which the cursor moved, are missing; `None` if none are.
+    pub fn passed_hole(&self, offset: u64) -> Option<HoleKind> {
+        self.passed.filter(|(at, _)| *at > offset).map(|(_, kind)| kind)
+    }
+
     /// True if bytes that were skipped have not arrived yet.
     pub fn is_skipping(&self) -> bool {
         self.skip > 0
@@ -196,11 +206,13 @@ impl Stream {
                 Some(Segment::Hole(hole)) if hole.length > count => {
                     hole.length -= count;
                     self.position += count;
+                    self.passed = Some((self.position, hole.kind));
                     return;
                 }
                 Some(Segment::Hole(hole)) => {
                     count -= hole.length;
                     self.position += hole.length;
+                    self.passed = Some((self.position, hole.kind));
                     self.tail.pop_front();
                     self.refill();
                 }

@@ -5,7 +5,7 @@ use super::method::{
     self, Arguments, CHANNEL_CLOSE, CHANNEL_CLOSE_OK, CONNECTION_CLOSE, GET_EMPTY, GET_OK, Id, Method, NACK, PUBLISH,
     QUEUE_DECLARE, QUEUE_DELETE_OK, QUEUE_PURGE_OK, RETURN, Role,
 };
-use super::{Amqp, Asked, CALLS, Confirms, Content, Key, PUBLISHES, give_up};
+use super::{Amqp, Asked, CALLS, Confirms, Content, Key, PUBLISHES, doubt_kept};
 use crate::frames::Frame;
 use crate::{Flags, NAMELESS, Output, Status, text};
 
@@ -17,7 +17,7 @@ impl Amqp {
     pub(super) fn answered(&mut self, number: u16, payload: &[u8], frame: &Frame, out: &mut Output) {
         let Some(method) = method::of(payload) else {
             if frame.missing != Flags::default() {
-                self.matching.lost_answers(frame.missing);
+                self.lose_answers(frame.missing);
             }
             return;
         };
@@ -27,7 +27,7 @@ impl Amqp {
             (Role::Answer(of), id) => {
                 self.complete(number, method, of, &arguments, frame, out);
                 if id == CHANNEL_CLOSE_OK {
-                    self.forget(number, out);
+                    self.forget(number, Flags::default(), out);
                 }
             }
             (Role::Acknowledge, id) => self.confirmed(number, id, &arguments, frame, out),
@@ -68,7 +68,7 @@ impl Amqp {
             Some((key, passed)) => {
                 for _ in 0..passed {
                     if let Some(waiting) = self.first(number, CALLS).and_then(|key| self.matching.take(key)) {
-                        give_up(waiting, self.doubt, out);
+                        self.give_up(waiting, Flags::default(), out);
                     }
                 }
                 let Some(waiting) = self.matching.take(key) else { return };
@@ -194,7 +194,18 @@ impl Amqp {
         frame: &Frame,
         out: &mut Output,
     ) {
-        let [Some(code), Some(class), Some(failed)] = arguments.shorts else { return };
+        let [Some(code), Some(class), Some(failed)] = arguments.shorts else {
+            // Which method it was about stands behind the reason, and is cut: any that waits may have failed.
+            let numbers = if method.id() == CHANNEL_CLOSE { vec![number] } else { self.busy(|_| true) };
+            for number in numbers {
+                self.end_content(number, Flags::default(), out);
+                if let Some(kept) = self.channels.get_mut(&number).and_then(|channel| channel.unanswered.as_mut()) {
+                    doubt_kept(&mut kept.0, frame.missing);
+                }
+                self.forget(number, frame.missing, out);
+            }
+            return;
+        };
         let wanted = method::id(class, failed);
         let text = arguments.strings[0];
         let numbers = match method.id() {
@@ -227,7 +238,7 @@ impl Amqp {
                     out.exchanges.push(kept.0);
                 }
             }
-            self.forget(number, out);
+            self.forget(number, Flags::default(), out);
         }
     }
 }

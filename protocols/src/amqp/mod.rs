@@ -90,6 +90,8 @@ struct Amqp {
     mid_stream: bool,
     /// No request was read yet.
     fresh: bool,
+    /// Bytes of the server came.
+    server_seen: bool,
     frames: BothFrames,
     channels: BTreeMap<u16, Channel>,
     matching: Matching<Key, Asked>,
@@ -103,6 +105,7 @@ impl Amqp {
             options,
             mid_stream,
             fresh: true,
+            server_seen: false,
             frames: BothFrames::new(MAX_KEPT_BYTES, mid_stream),
             channels: BTreeMap::new(),
             matching: Matching::default(),
@@ -117,8 +120,20 @@ impl Amqp {
 
     /// Puts out the request without an answer that a channel keeps back.
     fn release(&mut self, number: u16, out: &mut Output) {
-        if let Some(kept) = self.channels.get_mut(&number).and_then(|channel| channel.unanswered.take()) {
+        if let Some(mut kept) = self.channels.get_mut(&number).and_then(|channel| channel.unanswered.take()) {
+            if !self.server_seen && kept.0.status == Status::Ok {
+                // Nobody speaks to a silent server: its side is not in the recording.
+                kept.0.status = Status::Unknown;
+            }
             out.exchanges.push(kept.0);
+        }
+    }
+
+    /// Answers are missing, perhaps the one that refuses what has none otherwise.
+    fn lose_answers(&mut self, flag: Flags) {
+        self.matching.lost_answers(flag);
+        for kept in self.channels.values_mut().filter_map(|channel| channel.unanswered.as_mut()) {
+            doubt_kept(&mut kept.0, flag);
         }
     }
 
@@ -155,15 +170,15 @@ impl Amqp {
         }
     }
 
-    /// Nothing more will come on a channel: what waits there stays as it is.
-    fn forget(&mut self, number: u16, out: &mut Output) {
+    /// Nothing more will come on a channel: what waits there stays as it is. `missing`: why the reason is not known.
+    fn forget(&mut self, number: u16, missing: Flags, out: &mut Output) {
         self.end_content(number, Flags::default(), out);
         self.end_get(number, Flags::default(), out);
         self.end_unclear(number, out);
         for kind in [CALLS, PUBLISHES] {
             while let Some(key) = self.first(number, kind) {
                 let Some(waiting) = self.matching.take(key) else { break };
-                give_up(waiting, self.doubt, out);
+                self.give_up(waiting, missing, out);
             }
         }
         self.release(number, out);
@@ -186,6 +201,7 @@ impl Amqp {
     fn lost(&mut self, side: Side, at: u64, flag: Flags, out: &mut Output) {
         self.matching.lost(side, at, flag);
         if side == Side::Server {
+            self.lose_answers(flag);
             for number in self.busy(|channel| channel.getting.is_some()) {
                 self.end_get(number, flag, out);
             }
@@ -195,6 +211,19 @@ impl Amqp {
         for number in self.busy(|channel| channel.sending.is_some()) {
             self.end_content(number, flag, out);
         }
+    }
+
+    /// A request that was passed over, or whose channel is gone. `missing`: why that is not known for sure.
+    fn give_up(&self, mut waiting: Waiting<Asked>, missing: Flags, out: &mut Output) {
+        let mut doubt = self.doubt;
+        doubt.insert(missing);
+        doubt.insert(self.matching.doubt_of(&waiting).unwrap_or_default());
+        if doubt == Flags::default() {
+            waiting.exchange.status = Status::Unanswered;
+        } else {
+            waiting.exchange.flags.insert(doubt);
+        }
+        out.exchanges.push(waiting.exchange);
     }
 
     fn busy(&self, busy: impl Fn(&Channel) -> bool) -> Vec<u16> {
@@ -245,19 +274,18 @@ impl Amqp {
     }
 }
 
-/// A request whose channel is gone.
-fn give_up(mut waiting: Waiting<Asked>, doubt: Flags, out: &mut Output) {
-    if doubt == Flags::default() {
-        waiting.exchange.status = Status::Unanswered;
-    } else {
-        waiting.exchange.flags.insert(doubt);
+/// A request without an answer may have got one after all, in bytes that are missing.
+fn doubt_kept(exchange: &mut Exchange, flag: Flags) {
+    exchange.flags.insert(flag);
+    if exchange.status == Status::Ok {
+        exchange.status = Status::Unknown;
     }
-    out.exchanges.push(waiting.exchange);
 }
 
 impl Parser for Amqp {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
         self.frames.advance(streams);
+        self.server_seen |= !streams.server.bytes().is_empty();
         self.read(Side::Client, streams, out);
         self.read(Side::Server, streams, out);
     }

@@ -95,6 +95,32 @@ fn is_statement(text: &[u8]) -> bool {
         && !start.is_empty()
 }
 
+/// Whether options (a string map that fills the body; section 4.1.1) stand behind their number: names in upper case, and
+/// texts. Told by the first name, where no more is here.
+fn startup_fits(pairs: u16, mut cursor: Cursor<'_>, body_bytes: usize) -> Option<bool> {
+    let mut named = false;
+    for _ in 0..pairs {
+        for is_name in [true, false] {
+            let Some(length) = cursor.be16().map(usize::from) else { return named.then_some(true) };
+            let fits = cursor.at() + length <= body_bytes && (!is_name || (1..64).contains(&length));
+            let seen = cursor.rest();
+            let mut seen = seen.get(..length).unwrap_or(seen).iter();
+            let readable = match is_name {
+                true => seen.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_'),
+                false => seen.all(|byte| *byte >= b' '),
+            };
+            if !fits || !readable {
+                return Some(false);
+            }
+            if cursor.take(length).is_none() {
+                return named.then_some(true);
+            }
+            named = true;
+        }
+    }
+    Some(cursor.at() == body_bytes)
+}
+
 /// Whether a body fits its operation, as far as it is here.
 fn body_fits(header: &Header, body: &[u8]) -> Option<bool> {
     let mut cursor = Cursor::new(body);
@@ -105,8 +131,10 @@ fn body_fits(header: &Header, body: &[u8]) -> Option<bool> {
         OPTIONS | READY => header.length == 0,
         STARTUP => {
             let pairs = cursor.be16()?;
-            let length = usize::from(cursor.be16()?);
-            (1..32).contains(&pairs) && (1..64).contains(&length) && cursor.take(length)?.is_ascii()
+            if !(1..32).contains(&pairs) {
+                return Some(false);
+            }
+            return startup_fits(pairs, cursor, header.length as usize);
         }
         QUERY | PREPARE => {
             let length = cursor.be32()?;

@@ -49,7 +49,9 @@ fn detect(prefix: &Prefix<'_>) -> Detected {
     };
     match (looks(Side::Client, prefix.client), looks(Side::Server, prefix.server)) {
         (Looks::Yes, Looks::Yes) => Detected::Certain,
-        (Looks::Yes, _) if prefix.mid_stream || prefix.server.is_empty() => Detected::Likely,
+        // Checksums tell segments from everything else; the other side may begin within one.
+        (Looks::Yes, Looks::No) if prefix.mid_stream && Form::of(prefix.client).is_some() => Detected::Likely,
+        (Looks::Yes, Looks::Open) if prefix.mid_stream || prefix.server.is_empty() => Detected::Likely,
         (Looks::Yes | Looks::Open, Looks::Open) => Detected::Maybe,
         (Looks::Open, Looks::Yes) if prefix.client.is_empty() => Detected::Maybe,
         _ => Detected::No,

@@ -209,8 +209,12 @@ impl Dns {
         if self.transfers.feed(&message, &arrived, out) {
             return;
         }
+        let mut doubt = None;
         let (mut exchange, kind) = match self.find(&message).and_then(|key| self.open.take(key)) {
-            Some(waiting) => (waiting.exchange, waiting.detail.or(message.kind)),
+            Some(waiting) => {
+                doubt = self.open.doubt_of(&waiting);
+                (waiting.exchange, waiting.detail.or(message.kind))
+            }
             None => match self.open.unseen_request() {
                 Some(unseen) => (unseen, message.kind),
                 None => return,
@@ -231,7 +235,12 @@ impl Dns {
         {
             exchange.status = Status::Ok;
             exchange.code = message.code();
-            self.transfers.begin(Transfer::new(exchange, kind == Some(words::IXFR)), &message, &arrived, out);
+            let mut transfer = Transfer::new(exchange, kind == Some(words::IXFR));
+            if let Some(flag) = doubt {
+                // Its first messages may be among those that were lost.
+                transfer.lose(flag);
+            }
+            self.transfers.begin(transfer, &message, &arrived, out);
             return;
         }
         tell(&mut exchange, &message, &arrived);

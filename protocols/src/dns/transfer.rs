@@ -31,6 +31,12 @@ impl Transfer {
         Self { exchange, incremental_asked, serial: None, seen: 0, incremental: false, rows: 0, lost: false }
     }
 
+    /// Messages of it were lost.
+    pub fn lose(&mut self, flag: Flags) {
+        self.lost = true;
+        self.exchange.flags.insert(flag);
+    }
+
     /// Reads a message of it; true if it was the last.
     fn feed(&mut self, message: &Message, arrived: &Arrived<'_>) -> bool {
         let answers = u64::from(message.header.counts[1]);
@@ -77,7 +83,7 @@ impl Transfers {
     /// The first message of a transfer came.
     pub fn begin(&mut self, mut transfer: Transfer, message: &Message, arrived: &Arrived<'_>, out: &mut Output) {
         if transfer.feed(message, arrived) {
-            out.exchanges.push(transfer.exchange);
+            give_out(transfer, out);
             return;
         }
         let id = message.header.id;
@@ -93,16 +99,15 @@ impl Transfers {
         if transfer.feed(message, arrived)
             && let Some(transfer) = self.0.remove(&message.header.id)
         {
-            out.exchanges.push(transfer.exchange);
+            give_out(transfer, out);
         }
         true
     }
 
     /// Messages were lost, perhaps the last ones.
     pub fn lost(&mut self, flag: Flags) {
-        for transfer in self.0.values_mut().filter(|transfer| !transfer.lost) {
-            transfer.lost = true;
-            transfer.exchange.flags.insert(flag);
+        for transfer in self.0.values_mut() {
+            transfer.lose(flag);
         }
     }
 
@@ -118,6 +123,14 @@ impl Transfers {
 fn give_up(mut transfer: Transfer, out: &mut Output) {
     if !transfer.lost {
         transfer.exchange.flags.insert(Flags::INCOMPLETE);
+    }
+    give_out(transfer, out);
+}
+
+fn give_out(mut transfer: Transfer, out: &mut Output) {
+    if transfer.lost {
+        // Records that were not seen are not counted.
+        transfer.exchange.rows = None;
     }
     out.exchanges.push(transfer.exchange);
 }

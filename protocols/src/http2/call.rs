@@ -56,6 +56,15 @@ pub(super) enum Ended {
     GoneAway,
 }
 
+/// Longest method that is believed: the longest registered one (`UPDATEREDIRECTREF`) has 17 letters.
+const MAX_METHOD_BYTES: usize = 32;
+
+/// Whether a value can be a method. A token may hold more (RFC 9110, section 5.6.2), but all that are registered or met
+/// are of upper-case letters and hyphens.
+pub(super) fn is_method(value: &[u8]) -> bool {
+    (1..=MAX_METHOD_BYTES).contains(&value.len()) && value.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-')
+}
+
 /// What header blocks are read for.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
@@ -80,7 +89,9 @@ impl Fields {
         };
         match kind {
             Kind::Unknown | Kind::Other | Kind::Secret | Kind::Protocol => {}
-            Kind::Method if self.method.is_none() => self.method = Some(text::bounded(value, 64, false)),
+            // What is no method was named by an entry of a table that was not followed, or is no header at all.
+            Kind::Method if !is_method(value) => self.unknown = true,
+            Kind::Method if self.method.is_none() => self.method = Some(text::bounded(value, MAX_METHOD_BYTES, false)),
             Kind::Path if self.path.is_none() => self.path = Some(http::shown_target(value, false, options)),
             Kind::Authority if self.authority.is_none() && self.method.as_deref() == Some("CONNECT") => {
                 self.authority = Some(text::bounded(value, 1024, false));

@@ -1,5 +1,6 @@
 //! What HTTP/2 looks like.
 
+use super::call::is_method;
 use super::frame::{self, Chain, HEADERS, Head, PREFACE, SETTINGS, WINDOW_UPDATE};
 use super::hpack::{Kind, Table};
 use crate::{Detected, Prefix, Side};
@@ -45,18 +46,19 @@ fn telling(side: Side, head: &Head, payload: &[u8]) -> Option<bool> {
     match head.kind {
         HEADERS => {
             let block = super::block_of(head, payload)?;
-            let mut known = 0;
+            let (mut known, mut wrong) = (0, false);
             let read = Table::new(true).decode(block, None, |kind, value| {
+                wrong |= kind == Kind::Method && value.is_some_and(|text| !is_method(text));
                 known += usize::from(match (kind, side) {
-                    (Kind::Method | Kind::Path, Side::Client) => {
-                        value.is_some_and(|text| text.is_ascii() && !text.is_empty())
-                    }
+                    (Kind::Method, Side::Client) => value.is_some(),
+                    (Kind::Path, Side::Client) => value
+                        .is_some_and(|text| text.iter().all(u8::is_ascii_graphic) && matches!(text, [b'/' | b'*', ..])),
                     (Kind::Status, Side::Server) => value.is_some_and(|text| text.len() == 3),
                     (Kind::GrpcStatus, Side::Server) => true,
                     _ => false,
                 });
             });
-            (!whole || read.is_ok()).then_some(known > 0)
+            (!wrong && (!whole || read.is_ok())).then_some(known > 0)
         }
         SETTINGS => {
             // Identifiers that are registered, gRPC's own (0xfe03 and up), or reserved to be ignored (0x?a?a).

@@ -146,13 +146,19 @@ impl Binary {
     /// A quiet request got no answer.
     fn pass(&mut self, key: Option<Key>, out: &mut Output) {
         if let Some(waiting) = key.and_then(|key| self.matching.take(key)) {
-            out.exchanges.push(silent(waiting));
+            let doubt = self.matching.doubt_of(&waiting);
+            out.exchanges.push(silent(waiting, doubt));
         }
     }
 }
 
-fn silent(waiting: Waiting<Asked>) -> Exchange {
+/// A request that got no answer, unless that is missing (`doubt`).
+fn silent(waiting: Waiting<Asked>, doubt: Option<Flags>) -> Exchange {
     let mut exchange = waiting.exchange;
+    if let Some(doubt) = doubt {
+        exchange.flags.insert(doubt);
+        return exchange;
+    }
     exchange.status = Status::Ok;
     exchange.flags.insert(Flags::NO_REPLY);
     if exchange.op.starts_with('g') {
@@ -207,6 +213,11 @@ impl Parser for Binary {
         while let Some(key) = self.quiet.pop_front() {
             // Only an answer to something later would tell that there was none to this.
             if let Some(mut waiting) = self.matching.take(key) {
+                if let Some(doubt) = self.matching.doubt_of(&waiting) {
+                    waiting.exchange.flags.insert(doubt);
+                    out.exchanges.push(waiting.exchange);
+                    continue;
+                }
                 waiting.exchange.flags.insert(Flags::NO_REPLY);
                 if matches!(&*waiting.exchange.op, "quitq") {
                     waiting.exchange.status = Status::Ok;

@@ -107,21 +107,34 @@ pub(super) fn of(byte: u8) -> Option<Command> {
     Some(Command { op, answer, carries })
 }
 
+/// Names, and what replicas ask for, are shorter.
+const MAX_SHORT_BYTES: usize = 4 << 10;
+
+/// True if bytes begin with the head of a TLS record (RFC 8446, section 5.1), which would be a command of some 192 KiB.
+pub(super) fn is_tls_record(bytes: &[u8]) -> bool {
+    const LONGEST_RECORD_BYTES: u16 = (1 << 14) + 2048;
+    match bytes {
+        &[0x14..=0x17, 3, 0..=4, a, b, ..] => (1..=LONGEST_RECORD_BYTES).contains(&u16::from_be_bytes([a, b])),
+        _ => false,
+    }
+}
+
 /// True if a payload of this length can be this command.
 fn fits(byte: u8, length: usize) -> bool {
     match byte {
         0x01 | 0x09 | 0x0a | 0x0d | 0x0e | RESET_CONNECTION => length == 1,
-        QUERY | 0x02 | PREPARE | 0x04 => length >= 2,
+        QUERY | PREPARE => length >= 2,
+        0x02 | 0x04 => (2..MAX_SHORT_BYTES).contains(&length),
         EXECUTE => length >= 10,
         CLOSE | RESET => length == 5,
         0x1c => length == 9,
         SEND_LONG_DATA => length >= 7,
         0x1b => length == 3,
-        CHANGE_USER => length >= 4,
+        CHANGE_USER => (4..1 << 17).contains(&length),
         BULK_EXECUTE => length >= 7,
         0x07 | 0x08 => length <= 2,
         0x0c => length == 5,
-        0x12 | 0x1e | 0x15 => length >= 11,
+        0x12 | 0x1e | 0x15 => (11..MAX_SHORT_BYTES).contains(&length),
         _ => false,
     }
 }
@@ -131,7 +144,7 @@ pub(super) fn looks_like_command(bytes: &[u8], cut: bool) -> Looks {
     let open = if cut { Looks::No } else { Looks::Open };
     let &[a, b, c, sequence, ..] = bytes else { return open };
     let length = u32::from_le_bytes([a, b, c, 0]) as usize;
-    if sequence != 0 || length == 0 {
+    if sequence != 0 || length == 0 || is_tls_record(bytes) {
         return Looks::No;
     }
     let Some(payload) = bytes.get(HEADER_BYTES..) else { return Looks::No };

@@ -20,7 +20,7 @@ use crate::{
     Streams, SwitchedTo,
 };
 use answer::{Answering, looks_like_answer};
-use command::{Answer, Carries, Command, looks_like_command};
+use command::{Answer, Carries, Command, is_tls_record, looks_like_command};
 use compressed::{Compression, looks_like_frame};
 use packet::{HEADER_BYTES, MAX_PAYLOAD_BYTES, Peek, peek};
 use statement::{Prepared, Statement};
@@ -66,6 +66,9 @@ fn detect(prefix: &Prefix<'_>) -> Detected {
             [_] | [_, _] | [_, _, 0] => Detected::Maybe,
             _ => Detected::No,
         };
+    }
+    if is_tls_record(prefix.client) || is_tls_record(prefix.server) {
+        return Detected::No;
     }
     let client =
         if prefix.client.is_empty() { Looks::Open } else { looks_like_command(prefix.client, prefix.complete) };
@@ -226,7 +229,12 @@ impl MySql {
                     true => looks_like_frame(Side::Client, bytes, cut),
                     false => Looks::No,
                 };
+                // Where nothing was asked yet, the request to go over to TLS may be what was lost.
+                let may_be_tls = self.fresh && !self.inside;
                 let found = find_start(&mut streams.client, Side::Client, chunk, out, |bytes, cut| {
+                    if may_be_tls && is_tls_record(bytes) {
+                        return Looks::Yes;
+                    }
                     // A frame is told apart by more than the kinds of command that may hold anything.
                     match (frame(bytes, cut), looks_like_command(bytes, cut)) {
                         (Looks::Yes, _) | (_, Looks::Yes) => Looks::Yes,
@@ -236,6 +244,10 @@ impl MySql {
                 });
                 self.extend_unended(streams.client.position());
                 if !found {
+                    return;
+                }
+                if may_be_tls && is_tls_record(streams.client.bytes()) {
+                    self.switch(SwitchedTo::Protocol("tls"), streams, out);
                     return;
                 }
                 if frame(streams.client.bytes(), streams.client.hole().is_some()) == Looks::Yes {

@@ -61,6 +61,8 @@ struct Nats {
     mid_stream: bool,
     /// No request was read yet.
     fresh: bool,
+    /// Bytes of the server came.
+    server_seen: bool,
     /// Each request is confirmed (`"verbose":true`).
     verbose: bool,
     frames: BothFrames,
@@ -84,6 +86,7 @@ impl Nats {
             options,
             mid_stream,
             fresh: true,
+            server_seen: false,
             verbose: false,
             frames: BothFrames::new(MAX_KEPT_BYTES, mid_stream),
             next: 0,
@@ -113,6 +116,12 @@ impl Nats {
         self.matching.lost(side, at, flag);
         if side == Side::Client {
             self.subscriptions.miss();
+            return;
+        }
+        // An error about any of these may be among them.
+        for (_, exchange) in self.kept.iter_mut().filter(|_| flag != Flags::default()) {
+            exchange.flags.insert(flag);
+            exchange.status = Status::Unknown;
         }
     }
 
@@ -204,11 +213,19 @@ impl Nats {
         exchange.status = Status::Ok;
         exchange.flags.insert(Flags::NO_REPLY);
         self.kept.push_back((number, exchange));
-        if self.kept.len() > MAX_KEPT
-            && let Some((_, exchange)) = self.kept.pop_front()
-        {
-            out.exchanges.push(exchange);
+        if self.kept.len() > MAX_KEPT {
+            self.release_first(out);
         }
+    }
+
+    /// Puts out the oldest request of those that are kept back.
+    fn release_first(&mut self, out: &mut Output) {
+        let Some((_, mut exchange)) = self.kept.pop_front() else { return };
+        if !self.server_seen {
+            // Servers speak first: this one's side is not in the recording.
+            exchange.status = Status::Unknown;
+        }
+        out.exchanges.push(exchange);
     }
 
     fn number(&mut self) -> u64 {
@@ -260,9 +277,7 @@ impl Nats {
     /// Puts out what was kept back and sent before request `number`.
     fn release(&mut self, number: u64, out: &mut Output) {
         while self.kept.front().is_some_and(|(kept, _)| *kept < number) {
-            if let Some((_, exchange)) = self.kept.pop_front() {
-                out.exchanges.push(exchange);
-            }
+            self.release_first(out);
         }
     }
 
@@ -330,18 +345,20 @@ impl Nats {
         let message = text::bounded(message, text::MAX_TEXT_BYTES, false);
         let lower = message.to_ascii_lowercase();
         let named = message.split('"').nth(1);
+        let publishing = lower.contains("publish") || lower.contains("payload");
         let about = |exchange: &Exchange| {
             let published = exchange.op.ends_with("PUB");
             let subject = || named.is_none_or(|named| exchange.target.as_deref() == Some(named));
             match () {
-                _ if lower.contains("publish") || lower.contains("payload") => published && subject(),
-                _ if lower.contains("subscription") => &*exchange.op == "SUB" && subject(),
+                _ if publishing => published && subject(),
+                _ if lower.contains("subscription") || lower.contains("invalid subject") => {
+                    &*exchange.op == "SUB" && subject()
+                }
                 _ if lower.contains("auth") || lower.contains("client protocol") || lower.contains("connections") => {
                     &*exchange.op == "CONNECT"
                 }
-                // The connection's, not a request's.
-                _ if lower.contains("stale") || lower.contains("slow") || lower.contains("shutdown") => false,
-                _ => true,
+                // It is the connection's (a slow consumer), or about a line that is no request (an unknown operation).
+                _ => false,
             }
         };
         let shown = if self.options.literals { message.clone() } else { text::mask_quoted(&message) };
@@ -355,7 +372,17 @@ impl Nats {
             self.refused = Some((shown, frame.range.clone()));
             return;
         }
-        if let Some(at) = self.kept.iter().rposition(|(_, exchange)| about(exchange)) {
+        // Of several that an error without a subject may be about, nobody knows which: the others were delivered. A
+        // message that is too long is the longest.
+        let candidates = self.kept.iter().enumerate().filter(|(_, (_, exchange))| about(exchange));
+        let size = |(_, (_, exchange)): &(usize, &(u64, Exchange))| exchange.request_size();
+        let longest = if lower.contains("payload") { candidates.clone().map(|one| size(&one)).max() } else { None };
+        let mut candidates = candidates.filter(|one| longest.is_none_or(|longest| size(one) == longest));
+        let last = candidates.next_back().map(|(at, _)| at);
+        if named.is_none() && candidates.next().is_some() {
+            return;
+        }
+        if let Some(at) = last {
             if let Some((_, exchange)) = self.kept.remove(at) {
                 fail(exchange, out);
             }
@@ -426,6 +453,7 @@ fn is_true(json: &[u8], key: &[u8]) -> bool {
 impl Parser for Nats {
     fn parse(&mut self, streams: &mut Streams, out: &mut Output) {
         self.frames.advance(streams);
+        self.server_seen |= !streams.server.bytes().is_empty();
         self.read(Side::Client, streams, out);
         self.read(Side::Server, streams, out);
     }

@@ -136,7 +136,13 @@ type Address = (IpAddr, u16);
 
 /// The TCP connections and UDP flows of a capture.
 pub fn connections(path: &Path) -> Vec<Connection> {
-    let packets = packets(path);
+    connections_of(path, |_| true)
+}
+
+/// The same, of only those packets that `keep` wants, by their number from 0.
+pub fn connections_of(path: &Path, keep: impl Fn(usize) -> bool) -> Vec<Connection> {
+    let packets = packets(path).into_iter().enumerate().filter(|(number, _)| keep(*number));
+    let packets: Vec<_> = packets.map(|(_, packet)| packet).collect();
     let mut all = tcp_connections(&packets);
     all.extend(udp_flows(&packets));
     all

@@ -1,0 +1,107 @@
+//! What is read of recordings of which packets are missing: never another protocol, and nothing claimed that was lost.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{connections_of, decode};
+
+/// The folder of the recordings.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/protocols")
+}
+
+/// Every recording with the name of its protocol.
+fn recordings() -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for folder in std::fs::read_dir(root()).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let files = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
+        let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "pcap"));
+        found.extend(files.map(|file| (name.clone(), file)));
+    }
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+/// Whether connections of a recording may be `found`: its protocol, one that it is carried by or one that it goes over
+/// into.
+fn may_be(recorded: &str, found: &str) -> bool {
+    let also: &[&str] = match recorded {
+        "grpc" => &["http2"],
+        "http2" => &["http"],
+        "websocket" => &["http"],
+        "mysql" | "postgresql" => &["tls"],
+        _ => &[],
+    };
+    recorded == found || also.contains(&found)
+}
+
+#[test]
+fn a_late_start_finds_no_other_protocol() {
+    let mut wrong = Vec::new();
+    for (name, file) in recordings() {
+        for first in 1..=20 {
+            for connection in connections_of(&file, |number| number >= first) {
+                let Some((found, out)) = decode(&connection, usize::MAX) else { continue };
+                if !may_be(&name, found.name) {
+                    let ops: Vec<_> = out.exchanges.iter().map(common::line).take(3).collect();
+                    wrong.push(format!(
+                        "{} from {first}, {:?}: {} {ops:#?}",
+                        file.display(),
+                        connection.ports,
+                        found.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn lost_packets_find_no_other_protocol() {
+    let mut wrong = Vec::new();
+    for (name, file) in recordings() {
+        for (every, offset) in [(10, 0), (10, 6), (7, 5), (5, 2), (3, 0), (3, 1), (3, 2), (2, 0), (2, 1)] {
+            for connection in connections_of(&file, |number| number % every != offset) {
+                let Some((found, out)) = decode(&connection, usize::MAX) else { continue };
+                if !may_be(&name, found.name) {
+                    let ops: Vec<_> = out.exchanges.iter().map(common::line).take(3).collect();
+                    wrong.push(format!(
+                        "{} without {offset} of {every}, {:?}: {} {ops:#?}",
+                        file.display(),
+                        connection.ports,
+                        found.name
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// For looking at what is read of a recording without some packets.
+#[test]
+#[ignore = "prints"]
+fn show() {
+    let var = |name: &str| std::env::var(name).unwrap_or_default();
+    let (file, every, offset) = (var("FILE"), var("EVERY").parse().unwrap_or(0), var("OFFSET").parse().unwrap_or(0));
+    for connection in connections_of(&root().join(file), |n| if every == 0 { n >= offset } else { n % every != offset })
+    {
+        let Some((found, out)) = decode(&connection, usize::MAX) else { continue };
+        println!(
+            "== {} {:?} mid {} skipped {:?}",
+            found.name, connection.ports, connection.mid_stream, out.skipped_bytes
+        );
+        for (client, piece) in &connection.pieces {
+            if let common::Piece::Lost(length) = piece {
+                println!("   lost {client} {length}");
+            }
+        }
+        for exchange in &out.exchanges {
+            println!("{}", common::line(exchange));
+        }
+    }
+}
