@@ -104,7 +104,8 @@ impl Direction {
                 None => self.frames.next(stream, chunk, 0, &Envelopes, out),
                 Some(segments) => {
                     let chunk = segments.chunk;
-                    self.frames.next(&mut segments.inner, chunk, 0, &Envelopes, out)
+                    let frames = &mut self.frames;
+                    segments.read(out, |inner, out| frames.next(inner, chunk, 0, &Envelopes, out))
                 }
             };
             match (next, &mut self.segments) {

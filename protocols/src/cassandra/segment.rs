@@ -128,6 +128,9 @@ pub(super) struct Segments {
     /// Where the segment pushed last begins in `inner`.
     pub chunk: u64,
     places: VecDeque<Place>,
+    /// Bytes of segments that were taken in, and how many of them were told to be passed over.
+    taken: u64,
+    told: u64,
 }
 
 /// What reading on brought.
@@ -148,7 +151,20 @@ impl Segments {
             inner: Stream::default(),
             chunk: 0,
             places: VecDeque::new(),
+            taken: 0,
+            told: 0,
         }
+    }
+
+    /// Reads from the stream of frames: what is passed over there counts as bytes on the wire, no more than came.
+    pub fn read<T>(&mut self, out: &mut Output, read: impl FnOnce(&mut Stream, &mut Output) -> T) -> T {
+        let before = std::mem::take(&mut out.skipped_bytes);
+        let result = read(&mut self.inner, out);
+        let inner: u64 = std::mem::replace(&mut out.skipped_bytes, before).iter().sum();
+        let more = inner.min(self.taken.saturating_sub(self.told));
+        self.told += more;
+        out.skipped(self.side, more);
+        result
     }
 
     /// Takes in the next segment. `class`: what packed payload counts as.
@@ -179,6 +195,7 @@ impl Segments {
         class: ByteClass,
         out: &mut Output,
     ) {
+        self.taken = self.taken.saturating_add(outer.end.saturating_sub(outer.start));
         let head = self.form.header_bytes();
         let payload = bytes.get(head..).unwrap_or_default();
         let payload = payload.get(..header.length as usize).unwrap_or(payload);

@@ -274,10 +274,6 @@ impl Lane {
         let last = self.places.partition_point(|place| place.inner_end < inner.end);
         start..self.places.get(last).map_or(behind, |place| place.outer.end).max(start)
     }
-
-    fn last_size(&self) -> u64 {
-        self.places.back().map_or(0, |place| place.outer.end - place.outer.start)
-    }
 }
 
 impl Place {
@@ -302,6 +298,9 @@ pub(super) struct Compression {
     out: Output,
     /// Requests without answer that wait for the frames with the rest of their bytes, and what came behind them.
     held: VecDeque<Exchange>,
+    /// Where frames began, and how many bytes from there on were told to be passed over, by side.
+    began: [u64; 2],
+    told: [u64; 2],
 }
 
 impl Compression {
@@ -318,13 +317,34 @@ impl Compression {
             inner,
             out: Output::default(),
             held: VecDeque::new(),
+            began: [client, server],
+            told: [0; 2],
         }
     }
 
     /// Reads the frames that are here.
     pub fn read(&mut self, decoder: &mut MySql, streams: &mut Streams, out: &mut Output) {
+        let before = out.skipped_bytes;
         let chunks = self.chunks.advance(streams);
         self.read_frames(decoder, streams, chunks, false, out);
+        self.tell_skipped(before, streams, out);
+    }
+
+    /// What the inner streams passed over counts as bytes of the frames that held it: no more than came and was not told
+    /// already. `before`: what `out` had when this look at the frames began.
+    fn tell_skipped(&mut self, before: [u64; 2], streams: &Streams, out: &mut Output) {
+        let inner = std::mem::take(&mut self.out.skipped_bytes);
+        let here = [streams.client.position(), streams.server.position()];
+        for (index, side) in [Side::Client, Side::Server].into_iter().enumerate() {
+            let of = |values: &[u64; 2]| values.get(index).copied().unwrap_or_default();
+            let outer = of(&out.skipped_bytes).saturating_sub(of(&before));
+            let told = of(&self.told).saturating_add(outer);
+            let more = of(&inner).min(of(&here).saturating_sub(of(&self.began)).saturating_sub(told));
+            out.skipped(side, more);
+            if let Some(sum) = self.told.get_mut(index) {
+                *sum = told.saturating_add(more);
+            }
+        }
     }
 
     /// One frame after the other, so that it makes no difference how many arrive at once.
@@ -352,6 +372,7 @@ impl Compression {
 
     /// Nothing more comes.
     pub fn finish(&mut self, decoder: &mut MySql, streams: &mut Streams, out: &mut Output) {
+        let before = out.skipped_bytes;
         let chunks = (streams.client.end(), streams.server.end());
         self.read_frames(decoder, streams, chunks, true, out);
         self.inner.client.close();
@@ -360,6 +381,7 @@ impl Compression {
         decoder.end(&mut self.inner, &mut self.out);
         self.deliver(decoder, true, out);
         drop_rest(streams, out);
+        self.tell_skipped(before, streams, out);
     }
 
     /// Hands on what the inner streams gave, with the offsets of the outer ones.
@@ -370,9 +392,6 @@ impl Compression {
                 Side::Server => self.server.keep_secret(&mark.range),
             }
         }
-        let [client, server] = std::mem::take(&mut self.out.skipped_bytes);
-        out.skipped(Side::Client, client.min(self.client.last_size()));
-        out.skipped(Side::Server, server.min(self.server.last_size()));
         out.rejected |= std::mem::take(&mut self.out.rejected);
         out.switched = self.out.switched.take().or(out.switched);
         let here = if all || self.held.len() > MAX_HELD { u64::MAX } else { self.inner.client.end() };
