@@ -7,11 +7,17 @@ use kfr_protocols::{Prefix, ProtocolSet, detect};
 use serde_json::Value;
 
 /// Captures in which a protocol really is spoken though the other tool does not show it.
-const ALSO: &[(&str, &str, &str)] = &[(
-    "postgresql",
-    "http/packetbeat__http_10_connection_close.pcap",
-    "only a startup and a pooled answer, on its port",
-)];
+const ALSO: &[(&str, &str, &str)] = &[
+    ("postgresql", "http/packetbeat__http_10_connection_close.pcap", "only a startup and a pooled answer, on its port"),
+    ("dns", "http/arkime__v6-http.pcap", "multicast DNS, which has a name of its own there"),
+    ("http2", "pcapformat/pcap_file_ex__mixed_traffic_sample.pcap", "on port 8097: `-d tcp.port==8097,http2` shows it"),
+    (
+        "http2",
+        "pcapformat/pcap_file_ex__mixed_traffic_sample.pcapng",
+        "on port 8097: `-d tcp.port==8097,http2` shows it",
+    ),
+    ("http", "tcp/zeek__reassembly.pcap", "a request whose head the other tool could not put together"),
+];
 
 /// The other tool's name of a protocol.
 fn tshark_name(protocol: &str) -> &str {
