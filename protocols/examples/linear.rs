@@ -23,6 +23,12 @@ type Talk = Vec<(bool, Vec<u8>, usize)>;
 
 /// Seconds of CPU that this thread has spent (<https://docs.kernel.org/scheduler/sched-stats.html>); where nobody tells,
 /// seconds on the clock.
+/// Bytes of so many units.
+type Make = fn(usize) -> Vec<u8>;
+
+/// Measures what a maker of bytes gives: protocol, what it is, the maker.
+type Ask<'a> = &'a mut dyn FnMut(&str, &str, &dyn Fn(usize) -> Vec<u8>);
+
 fn spent() -> f64 {
     static BEGIN: OnceLock<Instant> = OnceLock::new();
     let ran = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
@@ -126,7 +132,7 @@ fn long(head: &[u8], fill: &[u8], length: usize) -> Vec<u8> {
 
 /// Kinds of bytes that nobody claims, or that some begin to.
 fn detection(cases: &mut Cases) {
-    let kinds: [(&str, fn(usize) -> Vec<u8>); 5] = [
+    let kinds: [(&str, Make); 5] = [
         ("garbage", garbage),
         ("zeros", |length| vec![0; length]),
         ("0xff", |length| vec![0xff; length]),
@@ -350,10 +356,11 @@ fn large(cases: &mut Cases) {
 }
 
 /// Streams that are opened and never answered.
-fn cases_streams(ask: &mut dyn FnMut(&str, &str, &dyn Fn(usize) -> Vec<u8>), preface: &[u8]) {
+fn cases_streams(ask: Ask<'_>, preface: &[u8]) {
     ask("http2", "tiny requests, no answer", &|n| {
         let frames = (0..n / 12).flat_map(|i| {
-            [b"\0\0\x03\x01\x05".as_slice(), &(i as u32 * 2 + 1 & 0x7fff_ffff).to_be_bytes(), b"\x82\x86\x84"].concat()
+            [b"\0\0\x03\x01\x05".as_slice(), &((i as u32 * 2 + 1) & 0x7fff_ffff).to_be_bytes(), b"\x82\x86\x84"]
+                .concat()
         });
         preface.iter().copied().chain(frames).collect()
     });

@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(pg("select E'a'\n  'it\\'s secret', b"), "select ?, b");
         let mut seen = Vec::new();
         values(br"select 'a\', secret", untold, |range| seen.push(range));
-        assert_eq!(seen, [7..19]);
+        assert_eq!((seen.len(), seen.first()), (1, Some(&(7..19))));
     }
 
     #[test]
