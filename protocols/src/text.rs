@@ -20,25 +20,52 @@ pub(crate) fn bounded(bytes: &[u8], max: usize, cut: bool) -> Box<str> {
     }
 }
 
-/// `text` with what stands in single or double quotes replaced by `?`. An apostrophe inside a word opens no quote.
+/// What ends a quotation that begins with `open`, as servers quote in several languages; `None` if it begins none.
+fn closing(open: char) -> Option<&'static [char]> {
+    Some(match open {
+        '\'' => &['\''],
+        '"' => &['"'],
+        '“' => &['”', '“'],
+        '„' => &['“', '”'],
+        '«' => &['»'],
+        '»' => &['«'],
+        '‘' => &['’'],
+        '‚' => &['‘', '’'],
+        '‹' => &['›'],
+        _ => return None,
+    })
+}
+
+/// `text` with what stands in quotes replaced by `?`. An apostrophe inside a word opens no quote. Where double quotes don't
+/// pair up, one stands inside a value: then everything from the first quotation on is one value.
 pub(crate) fn mask_quoted(text: &str) -> Box<str> {
     let mut masked = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     let mut previous = ' ';
+    // Where the first quotation's content begins.
+    let mut first = None;
     while let Some(c) = chars.next() {
+        let close = closing(c).filter(|_| !previous.is_alphanumeric());
+        if let (None, '"', Some(content)) = (close, c, first) {
+            masked.truncate(content);
+            masked.push('?');
+            break;
+        }
         masked.push(c);
-        if !matches!(c, '\'' | '"') || previous.is_alphanumeric() {
+        let Some(close) = close else {
             previous = c;
             continue;
-        }
+        };
+        first.get_or_insert(masked.len());
         masked.push('?');
+        previous = c;
         while let Some(inner) = chars.next() {
-            if inner == c && !chars.peek().is_some_and(|next| next.is_alphanumeric()) {
-                masked.push(c);
+            if close.contains(&inner) && !chars.peek().is_some_and(|next| next.is_alphanumeric()) {
+                masked.push(inner);
+                previous = inner;
                 break;
             }
         }
-        previous = c;
     }
     masked.into()
 }
@@ -76,6 +103,15 @@ mod tests {
         assert_eq!(&*mask_quoted("Table 'a.b' doesn't exist"), "Table '?' doesn't exist");
         assert_eq!(&*mask_quoted("Duplicate entry 'it's' for key 'k'"), "Duplicate entry '?' for key '?'");
         assert_eq!(&*mask_quoted("open 'end"), "open '?");
+        assert_eq!(&*mask_quoted("relation „kunden“ fehlt, «x y» too"), "relation „?“ fehlt, «?» too");
+    }
+
+    #[test]
+    fn a_quote_inside_a_value_shows_nothing_of_it() {
+        assert_eq!(&*mask_quoted(r#"bad "a" SECRET" here"#), r#"bad "?"#);
+        assert_eq!(&*mask_quoted(r#"integer: "a"b SECRET" d""#), r#"integer: "?"#);
+        assert_eq!(&*mask_quoted(r#"column "a" of relation "b" is 12" wide"#), r#"column "?"#);
+        assert_eq!(&*mask_quoted(r#"a 12" screen"#), r#"a 12" screen"#);
     }
 
     #[test]

@@ -342,16 +342,18 @@ fn a_body_up_to_the_end_answers_nothing_behind_it() {
 #[test]
 fn malformed_request_lines_that_are_answered_are_requests() {
     for (line, op, target) in [
-        ("GET /a HTTP/1.", "GET", "/a"),
-        ("GET /b", "GET", "/b"),
-        ("GET/ HTTP/1.1", "?", "GET/"),
-        ("\u{c3} / HTTP/1.1", "?", "\u{c3} /"),
+        ("GET /a HTTP/1.", "GET", Some("/a")),
+        ("GET /b", "GET", Some("/b")),
+        // It may be anything.
+        ("GET/ HTTP/1.1", "?", None),
+        ("SECRET / HTTP/1.x", "?", None),
+        ("\u{c3} / HTTP/1.1", "?", None),
     ] {
         let asked = format!("{line}\r\nHost: h\r\n\r\n");
         let answer = b"HTTP/1.0 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
         let out = talk("http", false, &[(C, asked.as_bytes()), (S, answer)]);
         let [e] = &out.exchanges[..] else { panic!("{line}") };
-        assert_eq!((&*e.op, e.target.as_deref(), e.code.as_deref()), (op, Some(target), Some("400")), "{line}");
+        assert_eq!((&*e.op, e.target.as_deref(), e.code.as_deref()), (op, target, Some("400")), "{line}");
         assert_eq!(e.request, 0..asked.len() as u64);
         let out = talk("http", false, &[(C, asked.as_bytes()), (S, b"220 ready\r\n")]);
         assert!(out.rejected && out.exchanges.is_empty(), "{line}");

@@ -99,7 +99,7 @@ impl Block {
         while let Some(task) = self.tasks.pop() {
             let mut cursor = Cursor::new(stream.bytes());
             match self.one(&task, &mut cursor) {
-                Ok(ahead) => stream.skip(cursor.at() as u64 + ahead),
+                Ok(ahead) => stream.skip((cursor.at() as u64).saturating_add(ahead)),
                 Err(Stop::Short) => {
                     self.tasks.push(task);
                     return match stream.hole() {
@@ -234,7 +234,7 @@ impl Block {
             }
             Task::Indexes { width } => {
                 let rows = need(cursor.le64())?;
-                if rows > MAX_ROWS { Err(Stop::Unread) } else { Ok(rows * width) }
+                if rows > MAX_ROWS { Err(Stop::Unread) } else { Ok(rows.saturating_mul(*width)) }
             }
         }
     }

@@ -50,8 +50,14 @@ pub(crate) fn code_text(code: u16) -> Box<str> {
     std::str::from_utf8(&buffer).unwrap_or_default().into()
 }
 
+/// The longest reason phrase that is shown; the registered ones are shorter.
+const MAX_REASON_BYTES: usize = 40;
+
 fn reason(head: &[u8]) -> Option<Box<str>> {
     let line = head::first_line(head)?;
     let reason = line.get(12..)?.trim_ascii();
-    (!reason.is_empty()).then(|| text::mask_quoted(&text::bounded(reason, 256, false)))
+    // A server may put anything there: it is shown where it is words.
+    let is_words = |b: &u8| b.is_ascii_alphabetic() || matches!(b, b' ' | b'-' | b'\'');
+    let shown = !reason.is_empty() && reason.len() <= MAX_REASON_BYTES && reason.iter().all(is_words);
+    shown.then(|| text::bounded(reason, MAX_REASON_BYTES, false))
 }

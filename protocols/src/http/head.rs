@@ -313,6 +313,10 @@ pub(crate) fn is_secret(name: &[u8]) -> bool {
 /// `value` gets the range of each.
 pub(super) fn target_values(target: &[u8], mut value: impl FnMut(Range<usize>)) {
     let path_end = memchr::memchr2(b'?', b'#', target).unwrap_or(target.len());
+    // A question mark that somebody encoded begins values all the same.
+    let encoded = memchr::memchr_iter(b'%', target.get(..path_end).unwrap_or_default());
+    let encoded = encoded.map(|at| at + 2).find(|at| matches!(target.get(at - 1..=*at), Some([b'3', b'F' | b'f'])));
+    let path_end = encoded.unwrap_or(path_end);
     let authority = memchr::memmem::find(target.get(..path_end).unwrap_or_default(), b"://").map(|at| at + 3);
     if let Some(start) = authority {
         let rest = target.get(start..path_end).unwrap_or_default();
@@ -323,10 +327,10 @@ pub(super) fn target_values(target: &[u8], mut value: impl FnMut(Range<usize>)) 
     }
     let path = target.get(..path_end).unwrap_or_default();
     let mut at = 0;
-    while let Some(found) = path.get(at..).and_then(|rest| memchr::memchr(b';', rest)) {
+    while let Some(found) = path.get(at..).and_then(|rest| memchr::memchr2(b';', b'&', rest)) {
         let start = at + found + 1;
         let rest = path.get(start..).unwrap_or_default();
-        let end = start + memchr::memchr2(b';', b'/', rest).unwrap_or(rest.len());
+        let end = start + memchr::memchr3(b';', b'/', b'&', rest).unwrap_or(rest.len());
         if let Some(equals) = path.get(start..end).and_then(|p| memchr::memchr(b'=', p)) {
             value(start + equals + 1..end);
         }
@@ -380,6 +384,9 @@ mod tests {
         assert_eq!(masked("/a;jsessionid=9/b;v?x=1"), "/a;jsessionid=?/b;v?x=?");
         assert_eq!(masked("http://u:p@h:80/x?y=1"), "http://?@h:80/x?y=?");
         assert_eq!(masked("/plain"), "/plain");
+        assert_eq!(masked("/a%3Ftoken=s&b=c"), "/a%3Ftoken=?&b=?");
+        assert_eq!(masked("/login&password=s&x=1/y"), "/login&password=?&x=?/y");
+        assert_eq!(masked("/a#s"), "/a#?");
         assert_eq!(masked("/?"), "/?");
     }
 

@@ -37,6 +37,9 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
 /// A head longer than this is given up. Servers refuse heads far smaller (8 KiB to 64 KiB).
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// Methods of RFC 9110, section 9, and RFC 5789: what stands behind one in a malformed request line is a target.
+const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 /// Where the client's stream stands.
 #[derive(Debug)]
 enum Asking {
@@ -243,6 +246,7 @@ impl Http {
             _ => None,
         };
         self.head_seen_at = None;
+        let is_malformed = malformed.is_some();
         let Some(line) = line.or(malformed) else {
             self.search(streams, chunk, out);
             return true;
@@ -250,6 +254,11 @@ impl Http {
         let start = streams.client.position();
         let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let mut exchange = self.request(head, &line);
+        if is_malformed && !self.options.literals && !METHODS.contains(&&*exchange.op) {
+            // What stands in place of a request line may be anything.
+            exchange.op = NAMELESS.into();
+            exchange.target = None;
+        }
         let asked = match head.get(line.method.clone()) {
             Some(method) if line.cut && line.target.start == line.method.end && b"HEAD".starts_with(method) => {
                 Asked::Unknown

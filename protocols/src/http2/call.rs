@@ -106,7 +106,11 @@ impl Fields {
             }
             Kind::GrpcMessage if self.grpc_message.is_none() => {
                 let message = text::bounded(&grpc::percent_decoded(value), 1024, false);
-                self.grpc_message = Some(if options.literals { message } else { text::mask_quoted(&message) });
+                self.grpc_message = Some(if options.literals {
+                    message
+                } else {
+                    text::mask_numbers(&text::mask_quoted(&message)).into()
+                });
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use super::{MAX_KEPT_BYTES, fail, key};
 use crate::frames::{Frame, Frames, Next};
 use crate::pairing::{Chunks, Pairing};
 use crate::turns::{self, Turns};
-use crate::{Exchange, Flags, Options, Output, Parser, Side, Start, Status, Streams};
+use crate::{Exchange, Flags, NAMELESS, Options, Output, Parser, Side, Start, Status, Streams};
 
 /// Bytes of a hole behind a value that can be only one thing: `END` and its line end.
 const END_BYTES: u64 = 5;
@@ -281,7 +281,7 @@ pub(super) fn request(line: &Line, bytes: &[u8]) -> Option<(Exchange, Option<&'s
     }
     let verb = verb_named(name);
     // One that nobody knows is refused by the server.
-    let op = verb.map_or_else(|| crate::text::bounded(name, 32, false), |verb| verb.name.into());
+    let op = verb.map_or_else(|| NAMELESS.into(), |verb| verb.name.into());
     let (first, count) = match verb.map(|verb| verb.form) {
         None | Some(Form::Plain) => (None, 0),
         Some(Form::Keys) => (Some(1), line.count.saturating_sub(2)),

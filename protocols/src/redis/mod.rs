@@ -32,6 +32,9 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
 /// Bytes of a key that are kept.
 const MAX_KEY_BYTES: usize = 1024;
 
+/// Bytes of an error's code; no known one is longer.
+const MAX_CODE_BYTES: usize = 32;
+
 /// Bytes of a command's name that are looked at; no known one is longer.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -302,8 +305,12 @@ fn fail(exchange: &mut Exchange, message: &[u8], options: Options) {
         // Only its kind was read.
         return;
     }
-    exchange.code = Some(code.into());
-    exchange.error = Some(if options.literals { rest.into() } else { text::mask_quoted(rest) });
+    // Scripts raise errors of their own: a word that is no code may be anything.
+    let is_code =
+        code.len() <= MAX_CODE_BYTES && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    exchange.code = (is_code || options.literals).then(|| code.into());
+    exchange.error =
+        Some(if options.literals { rest.into() } else { text::mask_numbers(&text::mask_quoted(rest)).into() });
 }
 
 impl Turns for Redis {
