@@ -81,27 +81,3 @@ fn lost_packets_find_no_other_protocol() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
-
-/// For looking at what is read of a recording without some packets.
-#[test]
-#[ignore = "prints"]
-fn show() {
-    let var = |name: &str| std::env::var(name).unwrap_or_default();
-    let (file, every, offset) = (var("FILE"), var("EVERY").parse().unwrap_or(0), var("OFFSET").parse().unwrap_or(0));
-    for connection in connections_of(&root().join(file), |n| if every == 0 { n >= offset } else { n % every != offset })
-    {
-        let Some((found, out)) = decode(&connection, usize::MAX) else { continue };
-        println!(
-            "== {} {:?} mid {} skipped {:?}",
-            found.name, connection.ports, connection.mid_stream, out.skipped_bytes
-        );
-        for (client, piece) in &connection.pieces {
-            if let common::Piece::Lost(length) = piece {
-                println!("   lost {client} {length}");
-            }
-        }
-        for exchange in &out.exchanges {
-            println!("{}", common::line(exchange));
-        }
-    }
-}

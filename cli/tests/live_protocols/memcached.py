@@ -54,7 +54,7 @@ def text():
     try:
         client._misc_cmd([b"frobnicate\r\n"], b"frobnicate", False)
     except MemcacheUnknownCommandError:
-        did("frobnicate", "ERROR")
+        did("?", "ERROR")  # what is no command is not shown
     # It has closed the connection over that; one on which nothing but "quit" is said could be anybody's.
     client.version()
     did("version")
