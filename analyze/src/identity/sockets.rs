@@ -163,6 +163,8 @@ pub struct Sockets {
     /// Those that have been seen, in the order of the file.
     seen_peers: Vec<(SocketId, Peer, u64, Address)>,
     known_peers: FxHashSet<(SocketId, Peer)>,
+    /// Sockets that received datagrams whose sender the kernel did not show.
+    asked_by_nobody: FxHashSet<SocketId>,
     /// (bundle, netns, port) that somebody listens on.
     listening: BTreeSet<(u32, u64, u16)>,
 }
@@ -329,6 +331,18 @@ impl Sockets {
         if self.known_peers.len() < MAX_PEERS && self.known_peers.insert((id, peer)) {
             self.seen_peers.push((id, peer, time_ns, evidence));
         }
+    }
+
+    /// Notes that a socket received a datagram without its sender's address: the `sock` hook runs before the kernel knows it.
+    pub fn add_asked_by_nobody(&mut self, id: SocketId) {
+        if self.asked_by_nobody.len() < MAX_PEERS {
+            self.asked_by_nobody.insert(id);
+        }
+    }
+
+    /// Whether a socket received datagrams without their senders' addresses: what it was asked can't be told by peer.
+    pub fn is_asked_by_nobody(&self, id: SocketId) -> bool {
+        self.asked_by_nobody.contains(&id)
     }
 
     /// Number of the socket that stands for an unconnected socket's talk with `peer`.

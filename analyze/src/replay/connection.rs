@@ -16,11 +16,13 @@ use kfr_protocols::{Decoder, End, Exchange, Flags, Hole, HoleKind, Output, Side,
 use crate::model::{Evidence, Request};
 use crate::replay::sequencer::{Call, Sequencer, Step};
 use crate::replay::staged::Staged;
-use crate::replay::times::{CallTime, CallTimes};
+use crate::replay::times::{CallTime, CallTimes, Talk};
 
 /// Observer's calls that may wait for the other end's payload, and how long, in event time.
 const MAX_QUEUED: usize = 256;
 const MAX_QUEUE_NS: u64 = 500_000_000;
+/// A request's connection where it is simply the one that it was read from.
+pub const NO_CONNECTION: u32 = u32::MAX;
 /// Requests or answers under way whose beginning is remembered.
 const MAX_BEGUN: usize = 1 << 17;
 /// Calls of each end and direction that are remembered where exchanges end in another order than they begin: enough for
@@ -50,6 +52,8 @@ pub struct Event<'a> {
     pub age_ns: u32,
     /// Where it is.
     pub address: Address,
+    /// Whom an unconnected socket sent it to, where those who ask it have no name.
+    pub talk: Option<Talk>,
     /// What was kept.
     pub payload: &'a [u8],
 }
@@ -117,6 +121,7 @@ struct Info {
     /// Number of the parked payload, or `AT_HAND`.
     parked: u32,
     address: Address,
+    talk: Option<Talk>,
 }
 
 /// One direction, as the observer sees it: 0 sent, 1 received.
@@ -216,6 +221,7 @@ impl Live {
         // What the other end received, the observer sent.
         let way = usize::from(sent != event.observers);
         if event.observers
+            && !event.talk.is_some_and(|talk| talk.elsewhere)
             && let Some(bytes) = self.totals.bytes.get_mut(way)
         {
             *bytes += u64::from(event.length);
@@ -244,6 +250,7 @@ impl Live {
             kept: event.payload.len() as u32,
             parked,
             address: event.address,
+            talk: event.talk,
         };
         let call = Call { offset, length: u64::from(event.length), time_ns: event.time_ns, what: info };
         let mut steps = Steps::default();
@@ -304,6 +311,7 @@ impl Live {
             time_ns: call.what.time_ns,
             moved_ns,
             address: call.what.address,
+            talk: call.what.talk,
         });
         if observers {
             let from_peer = self.setup.two_ends && call.what.kept == 0 && other_end_may_keep(call.what.missing);
@@ -421,8 +429,9 @@ impl Live {
             self.begin(side, offset);
         }
         for exchange in out.exchanges.drain(..) {
-            let request = self.request(exchange);
-            requests(request);
+            if let Some(request) = self.request(exchange) {
+                requests(request);
+            }
         }
         let skipped = std::mem::take(&mut out.skipped_bytes);
         self.totals.skipped_bytes += skipped.iter().sum::<u64>();
@@ -456,7 +465,8 @@ impl Live {
         }
     }
 
-    fn request(&mut self, mut exchange: Exchange) -> Request {
+    /// The request that an exchange is; `None` where the other end has it, who was recorded as well.
+    fn request(&mut self, mut exchange: Exchange) -> Option<Request> {
         let observer_is_client = self.decoder.near_is_client() != Some(false);
         let [sent, received] = &mut self.ways;
         let (ask, answer) = if observer_is_client { (sent, received) } else { (received, sent) };
@@ -477,11 +487,13 @@ impl Live {
         let mut duration_ns = None;
         let mut server_ns = None;
         let mut response_at = None;
+        let mut talk = None;
         if let Some(response) = exchange.response.as_ref().filter(|response| response.end > response.start) {
             let noted = begun_answers.remove(&response.start);
             let begin = noted.as_ref().or_else(|| answer.observer_times.at(response.start)).filter(|_| !unasked);
             let end = answer.observer_times.at(response.end - 1).filter(|_| !unasked);
             response_at = begin.or(pushed.as_ref()).map(|call| call.address);
+            talk = begin.and_then(|call| call.talk);
             ttfb_ns = begin.map(|call| call.time_ns.saturating_sub(start_ns));
             // Two threads may report the calls of one answer in the wrong order: it ends no sooner than it begins.
             let ended = end.map(|call| begin.map_or(call.time_ns, |begin| begin.time_ns.max(call.time_ns)));
@@ -507,6 +519,14 @@ impl Live {
             ask.peer_times.forget_before(exchange.request.start);
         }
         exchange.flags.insert(std::mem::take(&mut self.flags));
+        if talk.is_some_and(|talk| talk.elsewhere) {
+            // Its bytes are the other end's as well.
+            let asked = usize::from(!observer_is_client);
+            if let Some(bytes) = self.totals.bytes.get_mut(asked) {
+                *bytes = bytes.saturating_sub(exchange.request_size());
+            }
+            return None;
+        }
         let number = self.totals.requests;
         self.totals.requests += 1;
         let protocol = exchange.protocol.unwrap_or_default();
@@ -514,8 +534,8 @@ impl Live {
             Some((_, requests)) => *requests += 1,
             None => self.by_protocol.push((protocol, 1)),
         }
-        Request {
-            connection: 0,
+        Some(Request {
+            connection: talk.map_or(NO_CONNECTION, |talk| talk.connection),
             number,
             observer_is_client,
             protocol,
@@ -525,7 +545,7 @@ impl Live {
             duration_ns,
             server_ns,
             evidence: Evidence { request: request_at, response: response_at },
-        }
+        })
     }
 
     /// Nothing more will come.
@@ -625,6 +645,7 @@ mod tests {
                 time_ns: *time_ns,
                 age_ns: 0,
                 address: Address { origin: 1, block: 0, row: row as u32 },
+                talk: None,
                 payload,
             };
             *offset += payload.len() as u64;

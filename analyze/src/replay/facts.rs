@@ -1,6 +1,6 @@
 //! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
 
-use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
+use kfr_bundle::events::{DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, SocketEvent, StateEvent, TcpEvent};
 use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::rows::{Anchor, row_numbers};
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
@@ -152,7 +152,12 @@ impl Facts {
     fn read_peers(&mut self, bundle: u32, input: &Input, entry: &BlockEntry) {
         let Some(block) = input.raw(entry).and_then(|raw| DataBlock::decode(raw, entry.first_row).ok()) else { return };
         for row in 0..block.len() {
-            if let (Some(peer), Some(flow)) = (block.peer(row), block.flow_of(row)) {
+            let Some(flow) = block.flow_of(row) else { continue };
+            let peer = block.peer(row).filter(|peer| peer.family != 0);
+            if flow.direction == DIRECTION_RECEIVED && flow.offset_kind == OFFSET_DATAGRAM && peer.is_none() {
+                self.sockets.add_asked_by_nobody((bundle, flow.socket));
+            }
+            if let Some(peer) = peer {
                 let (time_ns, address) = (block.time_ns.get(row), entry.address.row(block.row_number(row)));
                 self.sockets.add_peer((bundle, flow.socket), peer, time_ns.copied().unwrap_or_default(), address);
             }

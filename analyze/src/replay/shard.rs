@@ -5,7 +5,7 @@ use kfr_protocols::{NAMELESS, Output, Status};
 use rustc_hash::FxHashMap;
 
 use crate::model::{EdgeKey, Golden, Ledger, Loss, Metrics, Request};
-use crate::replay::connection::{ConnectionTotals, Event, Live, Setup};
+use crate::replay::connection::{ConnectionTotals, Event, Live, NO_CONNECTION, Setup};
 use crate::replay::spill::KeyedLine;
 use crate::sql::Statements;
 
@@ -162,7 +162,9 @@ impl Shard {
 /// A closure that numbers requests and hands them on.
 fn collect<'a>(context: &'a dyn Context, connection: u32, produce: &'a mut Produce) -> impl FnMut(Request) + 'a {
     move |mut request: Request| {
-        request.connection = connection;
+        if request.connection == NO_CONNECTION {
+            request.connection = connection;
+        }
         produce.requests += 1;
         produce.unknown_outcomes += u64::from(request.exchange.status == Status::Unknown);
         produce.nameless += u64::from(&*request.exchange.op == NAMELESS);

@@ -20,6 +20,17 @@ pub struct CallTime {
     pub moved_ns: u64,
     /// The event.
     pub address: Address,
+    /// Whom an unconnected socket sent it to.
+    pub talk: Option<Talk>,
+}
+
+/// Whom a datagram of an unconnected socket went to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Talk {
+    /// Number of the connection that stands for this socket and that end.
+    pub connection: u32,
+    /// That end was recorded: it has these datagrams too.
+    pub elsewhere: bool,
 }
 
 /// The calls of one end and direction whose bytes may still be asked for.

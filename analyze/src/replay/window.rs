@@ -14,6 +14,7 @@ use crate::replay::facts::NodeFacts;
 use crate::replay::input::Input;
 use crate::replay::losses::{Run, runs_of};
 use crate::replay::shard::{Context, Shard, ShardOutput};
+use crate::replay::times::Talk;
 use crate::replay::{SHARDS, SortedLines};
 
 /// What a decoded block takes in memory at most, for each byte of its raw size: columns are wider in memory, and rows
@@ -37,6 +38,9 @@ struct Decoded {
     owners: Vec<(u32, bool)>,
     /// The same by row, in its order, where an unconnected socket's peer decides.
     peers: Vec<(u32, (u32, bool))>,
+    /// Whom an unconnected socket sent a row to, in their order, where those who ask it have no name: such a socket's
+    /// rows are one connection.
+    talks: Vec<(u32, Talk)>,
     /// By shard: numbers of its rows.
     rows: Vec<Vec<u32>>,
     runs: Vec<Run>,
@@ -159,12 +163,20 @@ fn decode(
             socket.and_then(|socket| owner_of(connections, socket)).unwrap_or((NOBODY, false))
         })
         .collect();
-    let mut peers = Vec::new();
+    let (mut peers, mut talks) = (Vec::new(), Vec::new());
     let mut rows: Vec<Vec<u32>> = vec![Vec::new(); SHARDS];
     let mut strangers = 0;
     for (row, flow) in block.flow.iter().enumerate() {
-        let talk = block.peer(row).and_then(|peer| sockets.find_peer((bundle, block.flow_of(row)?.socket), peer));
-        let talk = talk.and_then(|socket| owner_of(connections, socket));
+        let id = block.flow_of(row).map(|flow| (bundle, flow.socket));
+        let talk = block.peer(row).and_then(|peer| sockets.find_peer(id?, peer));
+        let mut talk = talk.and_then(|socket| owner_of(connections, socket));
+        if let Some((connection, _)) = talk
+            && id.is_some_and(|id| sockets.is_asked_by_nobody(id))
+        {
+            let elsewhere = connections.all.get(connection as usize).is_some_and(|one| one.peer.is_some());
+            talks.push((row as u32, Talk { connection, elsewhere }));
+            talk = None;
+        }
         peers.extend(talk.map(|owner| (row as u32, owner)));
         match talk.as_ref().or(owners.get(*flow as usize)) {
             Some((connection, _)) if *connection != NOBODY => {
@@ -176,7 +188,7 @@ fn decode(
         }
     }
     let runs = runs_of(&block);
-    Some(Decoded { block, bundle, entry: *entry, owners, peers, rows, runs, strangers })
+    Some(Decoded { block, bundle, entry: *entry, owners, peers, talks, rows, runs, strangers })
 }
 
 /// The connection that a socket belongs to, and whether it is its observer.
@@ -205,6 +217,12 @@ fn replay_rows(decoded: &Decoded, shard_number: usize, shard: &mut Shard, contex
             time_ns: row.time_ns,
             age_ns: row.age_ns,
             address: decoded.entry.address.row(row.row_number),
+            talk: decoded
+                .talks
+                .binary_search_by_key(number, |(row, _)| *row)
+                .ok()
+                .and_then(|at| decoded.talks.get(at))
+                .map(|(_, talk)| *talk),
             payload: row.payload,
         };
         shard.event(context, connection, &event);
