@@ -107,6 +107,11 @@ impl<C: Calls> Parser for Conversation<C> {
 
     fn finish(&mut self, streams: &mut Streams, out: &mut Output) {
         self.parse(streams, out);
+        // Requests that stayed unread until answers came: none will.
+        while self.stalled && !out.rejected {
+            self.calls.open().finish(streams, out);
+            self.parse(streams, out);
+        }
         if out.rejected {
             return;
         }

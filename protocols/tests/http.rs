@@ -359,3 +359,17 @@ fn malformed_request_lines_that_are_answered_are_requests() {
         assert!(out.rejected && out.exchanges.is_empty(), "{line}");
     }
 }
+
+#[test]
+fn values_are_masked_wherever_a_target_has_them() {
+    for (target, shown) in [
+        ("/a%3Ftoken=secret", "/a%3Ftoken=?"),
+        ("/login&password=secret", "/login&password=?"),
+        ("/a#secret", "/a#?"),
+        ("/a%20b", "/a%20b"),
+    ] {
+        let asked = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let out = talk("http", false, &[(C, asked.as_bytes())]);
+        assert_eq!(out.exchanges[0].target.as_deref(), Some(shown));
+    }
+}

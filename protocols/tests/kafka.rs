@@ -406,6 +406,14 @@ fn hostile_lengths_end() {
 }
 
 #[test]
+fn requests_that_waited_unread_are_counted_at_the_end() {
+    let requests: Vec<u8> = (0..200_000).flat_map(|id| heartbeat(id, "g")).collect();
+    let out = talk("kafka", false, &[(C, &requests)]);
+    assert_eq!(out.exchanges.len(), 200_000);
+    assert!(out.exchanges.iter().all(|e| e.status == Status::Unanswered));
+}
+
+#[test]
 fn time_is_linear() {
     let start = Instant::now();
     // A message of 100 MB in small chunks.

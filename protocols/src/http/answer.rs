@@ -34,7 +34,9 @@ pub(super) fn upgrade(head: &[u8]) -> SwitchedTo {
 /// A request's target for people: values masked unless they are to be shown.
 pub(crate) fn shown_target(target: &[u8], cut: bool, options: Options) -> Box<str> {
     let target = target.get(..text::MAX_TEXT_BYTES * 4).unwrap_or(target);
-    if options.literals || memchr::memchr3(b'?', b';', b'@', target).is_none() {
+    let plain =
+        memchr::memchr3(b'?', b';', b'@', target).is_none() && memchr::memchr3(b'&', b'#', b'%', target).is_none();
+    if options.literals || plain {
         text::bounded(target, text::MAX_TEXT_BYTES, cut)
     } else {
         text::bounded(&head::mask_target(target), text::MAX_TEXT_BYTES, cut)

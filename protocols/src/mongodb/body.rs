@@ -193,8 +193,16 @@ fn command<'a>(bytes: &'a [u8], base: usize, classes: &mut Classes) -> Command<'
     command
 }
 
+/// Bytes of a command's name at most; no known one is longer.
+const MAX_COMMAND_BYTES: usize = 40;
+
 fn name(bytes: &[u8]) -> Box<str> {
     if bytes.is_empty() { NAMELESS.into() } else { text::bounded(bytes, MAX_NAME_BYTES, false) }
+}
+
+/// Whether it is made like the name of a command; data in its place are not shown.
+fn is_word(name: &[u8]) -> bool {
+    name.len() <= MAX_COMMAND_BYTES && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
 impl Asked {
@@ -208,7 +216,7 @@ impl Asked {
             _ => database.map(name),
         };
         Asked {
-            op: name(command.name),
+            op: if is_word(command.name) { name(command.name) } else { NAMELESS.into() },
             target,
             command: true,
             writes: matches!(command.name, b"insert" | b"update" | b"delete"),

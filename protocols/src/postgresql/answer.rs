@@ -7,6 +7,9 @@ use super::{Asked, Kind, PostgreSql, Step};
 use crate::pairing::{Looks, Pairing, drop_all, find_start, pass_chunk};
 use crate::{ByteClass, Flags, Output, Side, Status, Stream, Streams, SwitchedTo};
 
+/// Bytes of a ParameterStatus that are waited for: the longest setting of interest and its value are shorter.
+const MAX_SETTING_BYTES: usize = 64;
+
 /// Bytes of errors and notices that are looked at.
 const MAX_REPORT_BYTES: usize = 8 << 10;
 
@@ -185,6 +188,7 @@ impl PostgreSql {
         let wanted = |kind| match kind {
             b'C' => 1 << 10,
             b'E' | b'N' => MAX_REPORT_BYTES,
+            b'S' => MAX_SETTING_BYTES,
             b'Z' => 1,
             _ => 0,
         };

@@ -78,6 +78,7 @@ impl PostgreSql {
     fn setting(&mut self, message: &Message<'_>) {
         if let Some(value) = message.content.strip_prefix(b"standard_conforming_strings\0") {
             self.standard_strings = match value {
+                _ if message.missing.is_some() => None,
                 b"on\0" => Some(true),
                 b"off\0" => Some(false),
                 _ => None,
