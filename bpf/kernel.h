@@ -193,7 +193,12 @@ struct inet_sock {
 
 struct tcp_ulp_ops;
 
+struct inet_bind_bucket {
+	signed char fastreuse;
+};
+
 struct inet_connection_sock {
+	struct inet_bind_bucket *icsk_bind_hash;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
 };
 

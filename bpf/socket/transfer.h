@@ -371,8 +371,9 @@ static __always_inline void finish(struct data_event *fields, struct socket_stat
 }
 
 /*
- * The direction of what goes to the server. Where nobody saw who connected: the lower port serves, and of unix sockets the
- * one with a name. Only how much is kept rests on it.
+ * The direction of what goes to the server. Only how much is kept rests on it. Where nobody saw who connected: a port that
+ * connect() chose has a bucket with negative `fastreuse` (__inet_hash_connect(), net/ipv4/inet_hashtables.c), one that was
+ * bound, as a server's is, never has. Elsewhere the lower port serves, and of unix sockets the one with a name.
  */
 static __always_inline __u8 asks_by(const struct sock *sk, const struct socket_state *state)
 {
@@ -380,6 +381,10 @@ static __always_inline __u8 asks_by(const struct sock *sk, const struct socket_s
 		return state->role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED;
 	if (state->family == AF_UNIX)
 		return BPF_CORE_READ((const struct unix_sock *)sk, addr) ? DIRECTION_RECEIVED : DIRECTION_SENT;
+	const struct tcp_sock *tcp = tcp_of(sk);
+	const struct inet_bind_bucket *bucket = tcp ? BPF_CORE_READ(tcp, inet_conn.icsk_bind_hash) : NULL;
+	if (bucket)
+		return BPF_CORE_READ(bucket, fastreuse) < 0 ? DIRECTION_SENT : DIRECTION_RECEIVED;
 	return BPF_CORE_READ(sk, __sk_common.skc_num) < bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport)) ? DIRECTION_RECEIVED :
 														     DIRECTION_SENT;
 }

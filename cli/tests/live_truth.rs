@@ -235,12 +235,13 @@ fn redis_commands_packed_into_one_call_keep_their_names() {
     let packed: Vec<Vec<u8>> = (0..800).map(|n| command(&["SET", &format!("key-{n:04}"), "value"])).collect();
     assert!((28_000..32_768).contains(&packed.concat().len()));
     for hook in HOOKS {
-        // Older than the capture, and opened in it.
-        let mut old = Redis::connect(redis.port());
+        // Older than the capture, with the lower port and with the higher one, and opened in it.
+        let mut old = Redis::connect_from(redis.port(), |own| own < redis.port());
+        let mut higher = Redis::connect_from(redis.port(), |own| own > redis.port());
         let before = statistics(&mut old);
         let capture = Capture::start(folder.path(), "packed", &["--socket-hook", hook]);
         let mut new = Redis::connect(redis.port());
-        for client in [&mut old, &mut new] {
+        for client in [&mut old, &mut higher, &mut new] {
             (0..20).for_each(|_| client.pipeline(&packed));
         }
         let bundle = capture.stop();

@@ -65,6 +65,13 @@ impl Redis {
         Self { stream: BufReader::with_capacity(64 << 10, stream) }
     }
 
+    /// Connects from a port that is `wanted`, chosen by the kernel: one that is asked for is another case to it.
+    pub fn connect_from(port: u16, wanted: impl Fn(u16) -> bool) -> Self {
+        let mut connections = std::iter::repeat_with(|| Self::connect(port)).take(20_000);
+        let own_port = |client: &Self| client.stream.get_ref().local_addr().unwrap().port();
+        connections.find(|client| wanted(own_port(client))).expect("a port of the wanted kind")
+    }
+
     pub fn ask(&mut self, words: &[&str]) -> String {
         self.send(&command(words));
         self.answer()
