@@ -186,8 +186,9 @@ impl Way {
         taken
     }
 
+    /// Gaps that the other side has whole: what comes behind them waits for nothing.
     fn pass_gaps(&mut self, acknowledged: u64, taken: &mut Taken, out: Deliver<'_>) {
-        while self.pending.first_key_value().is_some_and(|(first, _)| *first < acknowledged) {
+        while self.pending.first_key_value().is_some_and(|(first, _)| *first <= acknowledged) {
             self.pass_first_gap(taken, out);
         }
     }
@@ -248,10 +249,22 @@ mod tests {
         way.start_at(u32::MAX - 4);
         let mut seen = Vec::new();
         way.push(10, 3, b"abc", 0, &mut |sequence, _, bytes| seen.push((sequence, bytes.to_vec())));
-        assert_eq!(way.acknowledge(10, &mut |_, _, _| panic!("not yet")).gaps, 0);
-        let taken = way.acknowledge(13, &mut |sequence, _, bytes| seen.push((sequence, bytes.to_vec())));
+        assert_eq!(way.acknowledge(9, &mut |_, _, _| panic!("not yet")).gaps, 0);
+        let taken = way.acknowledge(10, &mut |sequence, _, bytes| seen.push((sequence, bytes.to_vec())));
         assert_eq!((taken.gaps, taken.missing), (1, 15));
         assert_eq!(seen, [(10, b"abc".to_vec())]);
+    }
+
+    /// A request was lost and answered: the next one is not held back until its own answer comes.
+    #[test]
+    fn behind_acknowledged_bytes_nothing_waits() {
+        let mut way = Way::default();
+        way.start_at(100);
+        assert_eq!(way.acknowledge(120, &mut |_, _, _| panic!("nothing came yet")).gaps, 0);
+        let mut seen = Vec::new();
+        let taken = way.push(120, 4, b"next", 5, &mut |sequence, _, bytes| seen.push((sequence, bytes.to_vec())));
+        assert_eq!((taken.gaps, taken.missing), (1, 20));
+        assert_eq!(seen, [(120, b"next".to_vec())]);
     }
 
     #[test]

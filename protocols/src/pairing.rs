@@ -61,6 +61,10 @@ pub(crate) struct Pairing<T> {
     stalled_at: Option<u64>,
     /// Pipelined requests or answers were lost: until none is open, answers to what is sent may belong to others.
     uncertain: Flags,
+    /// Requests were lost when the server's stream ended here, all before them had their answers, and none came since.
+    doubted: Option<u64>,
+    /// Behind the last answer that was completed.
+    answered_to: u64,
     /// Pipelined answers were lost: until none is open, those to what was sent before may belong to others too.
     shifted: Flags,
     /// Requests were given up without knowing which answers are theirs: from then on every answer may be another's.
@@ -75,6 +79,8 @@ impl<T> Default for Pairing<T> {
             lost: None,
             stalled_at: None,
             uncertain: Flags::default(),
+            doubted: None,
+            answered_to: 0,
             shifted: Flags::default(),
             adrift: Flags::default(),
         }
@@ -142,9 +148,12 @@ impl<T> Pairing<T> {
         }
     }
 
-    /// Requests were lost: until none is open, answers may belong to those.
-    pub fn doubt(&mut self, flag: Flags) {
+    /// Requests were lost, which was seen when the server's stream ended at `seen_at`: until none is open, answers may
+    /// belong to those.
+    pub fn doubt(&mut self, seen_at: u64, flag: Flags) {
         self.uncertain.insert(flag);
+        // What the server has sent since its last answer is that to what was lost.
+        self.doubted = (self.open.is_empty() && seen_at <= self.answered_to).then_some(seen_at);
     }
 
     /// True if the server's bytes belong to requests that are still to be read.
@@ -154,7 +163,8 @@ impl<T> Pairing<T> {
 
     /// Adds a request. Where the answers before it could not be followed to their end, they end here.
     pub fn push(&mut self, mut exchange: Exchange, seen_at: u64, detail: T, server: &mut Stream, out: &mut Output) {
-        if !self.boundary(seen_at, server, out) && self.open.is_empty() {
+        let awaited = self.doubted.take().is_some_and(|doubted| seen_at <= doubted);
+        if !self.boundary(seen_at, server, out) && self.open.is_empty() && !awaited {
             self.in_step();
         }
         exchange.flags.insert(self.uncertain);
@@ -202,6 +212,7 @@ impl<T> Pairing<T> {
     pub fn complete(&mut self, response: std::ops::Range<u64>, out: &mut Output) {
         if let Some(mut open) = self.pop() {
             open.exchange.flags.insert(self.shifted);
+            self.answered_to = response.end;
             open.exchange.response = Some(response);
             out.exchanges.push(open.exchange);
         }

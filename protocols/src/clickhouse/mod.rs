@@ -226,7 +226,7 @@ impl ClickHouse {
             out.rejected = true;
         }
         if let (Some(hole), false) = (hole, self.fresh) {
-            self.pairing.doubt(hole_flag(hole.kind));
+            self.pairing.doubt(self.pairing.seen_now(streams), hole_flag(hole.kind));
         }
         self.search(streams, chunk, mine, out);
         true

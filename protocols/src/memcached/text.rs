@@ -74,7 +74,7 @@ impl Text {
                         out.rejected = true;
                     }
                     // Answers to what was lost may be taken for those of others.
-                    self.pairing.doubt(flag);
+                    self.pairing.doubt(self.pairing.seen_now(streams), flag);
                 }
                 Next::Wait => return,
             }

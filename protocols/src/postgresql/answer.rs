@@ -255,10 +255,15 @@ impl PostgreSql {
         }
         if rows > 0 {
             self.begin(at);
-            self.answering.sent += rows;
+            self.count_rows(rows);
             server.advance(read);
         }
         rows > 0
+    }
+
+    /// Rows were sent. Of an answer whose request was never seen, nothing may go over to the next.
+    pub(super) fn count_rows(&mut self, rows: u64) {
+        self.answering.sent += if self.steps.is_empty() { 0 } else { rows };
     }
 
     /// The next step that is not done belongs to a request, so what comes is its answer.

@@ -447,7 +447,11 @@ impl PostgreSql {
             let place = from..streams.client.position();
             let unseen = Unseen { place, room: unseen.room.max(1), ..unseen };
             self.sync(at..at, Some(unseen), seen_at, &mut streams.server, out);
+            self.pairing.doubt(self.pairing.seen_now(streams), flag);
             return;
+        }
+        if hole {
+            self.pairing.doubt(self.pairing.seen_now(streams), flag);
         }
         self.search(streams, chunk, out);
         if let Some(Step { kind: Kind::Sync { unseen: Some(unseen), .. }, .. }) = self.steps.back_mut()

@@ -60,8 +60,8 @@ impl PostgreSql {
             }
             b'3' => self.end_step(|kind| matches!(kind, Kind::Close)),
             b'T' | b'n' => self.end_step(|kind| matches!(kind, Kind::Describe(_))),
-            b'D' => self.answering.sent += 1,
-            b'G' => self.answering.copy_in = true,
+            b'D' => self.count_rows(1),
+            b'G' => self.answering.copy_in = !self.steps.is_empty(),
             b'V' => {
                 if let Some(front) = self.pairing.front_mut() {
                     front.exchange.status = Status::Ok;

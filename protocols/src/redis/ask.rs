@@ -281,7 +281,7 @@ impl Redis {
         pass_chunk(&mut streams.client, Side::Client, chunk, out);
         reading.exchange.request.end = streams.client.position();
         self.send(reading, streams, out);
-        self.pairing.doubt(flag);
+        self.pairing.doubt(self.pairing.seen_now(streams), flag);
         self.asking = Asking::Search;
     }
 
