@@ -211,6 +211,7 @@ impl Context for World {
                 && !(known_role && observer.opened_ns.is_some())
                 && !unlisted,
             first_sequences: observer.first_sequences,
+            final_sequences: observer.final_sequences.filter(|_| observer.offset_kind == OFFSET_TCP),
             datagrams: observer.transport == Transport::Udp,
             opaque: !stream && observer.transport != Transport::Udp,
             in_order: self.is_imported(observer.id.0),

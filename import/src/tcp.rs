@@ -338,24 +338,32 @@ impl Connection {
     /// Nothing more of it will come.
     pub fn finish(&mut self, counters: &mut Counters, recorder: &mut Recorder) {
         self.release(self.last_ns, false, counters, recorder);
-        for (way, fin) in self.ways.iter().zip(self.fin) {
-            // Bytes at the end that the other side has, or that come before a FIN: no later byte tells of them.
-            let end = match (fin, way.acknowledged()) {
-                (Some(fin), _) => fin,
-                // One more than the bytes may be a FIN that was not captured.
-                (None, Some(acknowledged)) => acknowledged.saturating_sub(1),
-                (None, None) => continue,
-            };
-            let missing = way.next().map_or(0, |next| end.saturating_sub(next));
+        let ends: [Option<u64>; 2] = std::array::from_fn(|number| self.end_of(number));
+        for (way, end) in self.ways.iter().zip(ends) {
+            let missing = way.next().zip(end).map_or(0, |(next, end)| end.saturating_sub(next));
             counters.gaps += u64::from(missing > 0);
             counters.segments_missing_bytes += missing;
         }
         if let Some(closed_ns) = self.closed_ns {
             let mut event = self.change(self.state, CLOSE);
             event.error = self.error;
+            let [sent, received] = ends;
+            // As in the kernel, a FIN that was sent counts, one that was received doesn't.
+            let fin = u64::from(matches!(self.state, FIN_WAIT1 | TIME_WAIT | LAST_ACK));
+            event.sent_sequence = sent.map_or(event.sent_sequence, |end| (end + fin) as u32);
+            event.received_sequence = received.map_or(event.received_sequence, |end| end as u32);
             // Its last bytes may have been in order only later.
             recorder.state(&event, closed_ns.max(self.delivered_ns));
         }
+    }
+
+    /// Behind the last byte of one direction. Those that the other side has, or that come before a FIN, were sent, though
+    /// no later byte tells of them.
+    fn end_of(&self, number: usize) -> Option<u64> {
+        let (way, fin) = (self.ways.get(number)?, self.fin.get(number)?);
+        // One more than the bytes may be a FIN that was not captured.
+        let told = fin.or_else(|| Some(way.acknowledged()?.saturating_sub(1)));
+        way.next().max(told)
     }
 
     /// A state change of the client's socket.

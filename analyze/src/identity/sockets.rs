@@ -13,9 +13,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_SYN_SENT: u8 = 2;
 const TCP_FIN_WAIT1: u8 = 4;
+const TCP_TIME_WAIT: u8 = 6;
 const TCP_CLOSE: u8 = 7;
 const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_LAST_ACK: u8 = 9;
 const TCP_LISTEN: u8 = 10;
+const TCP_CLOSING: u8 = 11;
 
 /// Ends of unconnected sockets that are told apart; datagrams of further ones count as their socket's.
 const MAX_PEERS: usize = 1 << 20;
@@ -120,7 +123,7 @@ pub struct Socket {
     pub first_sequences: Option<(u32, u32)>,
     /// TCP: sequence numbers (sent, received) when it was first seen.
     pub seen_sequences: Option<(u32, u32)>,
-    /// TCP: sequence numbers (sent, received) at the end.
+    /// TCP: sequence numbers behind the last byte (sent, received), its FIN left out.
     pub final_sequences: Option<(u32, u32)>,
     /// Smoothed round-trip time, µs, at the last state change; 0 unknown.
     pub rtt_us: u32,
@@ -298,7 +301,11 @@ impl Sockets {
                 socket.failed = event.old_state == TCP_SYN_SENT;
                 socket.error = event.error;
                 socket.closed = socket.closed.or(Some(if socket.resets > 0 { Closed::Reset } else { Closed::Unknown }));
-                socket.final_sequences = Some((event.sent_sequence, event.received_sequence));
+                // The kernel counts a FIN that it has sent as a byte.
+                let fin = matches!(event.old_state, TCP_FIN_WAIT1..=TCP_TIME_WAIT | TCP_LAST_ACK | TCP_CLOSING);
+                let sent = event.sent_sequence.wrapping_sub(u32::from(fin));
+                let known = (event.sent_sequence, event.received_sequence) != (0, 0);
+                socket.final_sequences = known.then_some((sent, event.received_sequence));
             }
             _ => {}
         }

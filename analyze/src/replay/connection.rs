@@ -23,6 +23,8 @@ const MAX_QUEUED: usize = 256;
 const MAX_QUEUE_NS: u64 = 500_000_000;
 /// A request's connection where it is simply the one that it was read from.
 pub const NO_CONNECTION: u32 = u32::MAX;
+/// More bytes than this behind the last one are no lost end but a stream that could not be followed.
+const MAX_TAIL_BYTES: u64 = 1 << 30;
 /// Requests or answers under way whose beginning is remembered.
 const MAX_BEGUN: usize = 1 << 17;
 /// Calls of each end and direction that are remembered where exchanges end in another order than they begin: enough for
@@ -69,6 +71,8 @@ pub struct Setup {
     pub mid_stream: bool,
     /// TCP: sequence numbers of the first byte (sent, received) by the observer.
     pub first_sequences: Option<(u32, u32)>,
+    /// TCP: sequence numbers behind the last byte (sent, received) of the observer, where its end was seen.
+    pub final_sequences: Option<(u32, u32)>,
     /// Each event is a datagram: whole, and in the order in which its socket saw it.
     pub datagrams: bool,
     /// Neither a stream nor datagrams that anybody reads: counted, not decoded.
@@ -561,10 +565,23 @@ impl Live {
                     self.step(way, observers, step, &[], out, requests);
                 }
             }
+            if let Some(tail) = self.lost_tail(way) {
+                self.step(way, true, tail, &[], out, requests);
+            }
         }
         self.release(u64::MAX, true, out, requests);
         self.decoder.finish(out);
         self.emit(out, requests);
+    }
+
+    /// The last bytes of one direction, where no event shows them: no later one tells of them by its offset.
+    fn lost_tail(&self, way: usize) -> Option<Step<Info>> {
+        let (sent, received) = self.setup.final_sequences?;
+        let sequencer = &self.ways.get(way)?.observed;
+        let offset = sequencer.next()?;
+        let end = sequencer.unwrap_sequence(if way == 0 { sent } else { received });
+        let length = end.checked_sub(offset).filter(|length| (1..MAX_TAIL_BYTES).contains(length))?;
+        Some(Step::Gap { offset, length })
     }
 
     /// What it came to.

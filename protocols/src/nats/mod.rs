@@ -106,17 +106,26 @@ impl Nats {
                     self.message(side, &frame, out);
                     self.frames.recycle(side, frame);
                 }
-                Next::Lost(at, flag) => self.lost(side, at, flag),
+                Next::Lost(at, flag) => self.lost(side, at, flag, out),
                 Next::Wait => return,
             }
         }
     }
 
-    fn lost(&mut self, side: Side, at: u64, flag: Flags) {
+    fn lost(&mut self, side: Side, at: u64, flag: Flags, out: &mut Output) {
         self.matching.lost(side, at, flag);
         if side == Side::Client {
             self.subscriptions.miss();
             return;
+        }
+        // Confirmations have no names, so the next one may be anybody's.
+        while let Some(key) = self.unconfirmed.pop_front() {
+            if key.0 == OKS
+                && let Some(mut waiting) = self.matching.take(key)
+            {
+                waiting.exchange.flags.insert(flag);
+                out.exchanges.push(waiting.exchange);
+            }
         }
         // An error about any of these may be among them.
         for (_, exchange) in self.kept.iter_mut().filter(|_| flag != Flags::default()) {

@@ -291,6 +291,7 @@ impl PostgreSql {
     fn lose(&mut self, at: u64, begun: bool, flag: Flags) {
         let start = self.answering.start.unwrap_or(at);
         self.answering.lost = Some((at, flag));
+        self.missed = Some(flag).filter(|flag| *flag != Flags::default());
         if self.pairing.is_empty() {
             return;
         }

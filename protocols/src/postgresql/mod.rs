@@ -150,6 +150,8 @@ struct PostgreSql {
     step_bytes: usize,
     /// Of `steps`, those that ReadyForQuery answers.
     ready_steps: usize,
+    /// Answers were lost, and these steps may be among those that they ended.
+    missed: Option<Flags>,
     prepared: Prepared,
     /// The server's `standard_conforming_strings`, once it told: whether a backslash in a string escapes nothing.
     standard_strings: Option<bool>,
@@ -175,6 +177,7 @@ impl PostgreSql {
             steps: VecDeque::new(),
             step_bytes: 0,
             ready_steps: 0,
+            missed: None,
             prepared: Prepared::default(),
             standard_strings: None,
             answering: Answering::new(mid_stream),

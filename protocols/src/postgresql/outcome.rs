@@ -49,6 +49,7 @@ impl PostgreSql {
             }
             _ => {}
         }
+        self.catch_up(message.kind, at, out);
         self.begin(at);
         match message.kind {
             b'1' => self.end_step(|kind| matches!(kind, Kind::Parse(_))),
@@ -71,6 +72,36 @@ impl PostgreSql {
             b'E' => self.failed(message, at, end, out),
             b'Z' => self.ready(message, at, end, out),
             _ => {}
+        }
+    }
+
+    /// A message that only fits behind the next ReadyForQuery, which was lost then: all before it is done.
+    fn catch_up(&mut self, kind: u8, at: u64, out: &mut Output) {
+        let Some(flag) = self.missed else { return };
+        let fits = |step: &Step| match kind {
+            b'1' => matches!(step.kind, Kind::Parse(_)),
+            b'2' => matches!(step.kind, Kind::Bind(_)),
+            b'3' => matches!(step.kind, Kind::Close),
+            _ => false,
+        };
+        let mut steps = self.steps.iter().take(MAX_LOOK_STEPS);
+        let Some(boundary) = steps.position(|step| fits(step) || step.kind.ends_with_ready()) else { return };
+        let behind = || steps.take_while(|step| !step.kind.ends_with_ready()).any(fits);
+        if self.steps.get(boundary).is_some_and(fits) || !behind() {
+            return;
+        }
+        for _ in 0..=boundary {
+            let Some(step) = self.next_step() else { break };
+            let attached = matches!(step.kind, Kind::Sync { attached: true, .. }) && self.answering.start.is_some();
+            if step.kind.is_request() || attached {
+                let start = self.answering.start.unwrap_or(at);
+                let end = self.answering.executed.unwrap_or(start);
+                if let Some(front) = self.pairing.front_mut() {
+                    front.exchange.flags.insert(flag);
+                }
+                self.pairing.complete(start..end, out);
+                self.answering.reset();
+            }
         }
     }
 
@@ -251,6 +282,10 @@ impl PostgreSql {
                 };
                 tell(&mut exchange);
                 out.exchanges.push(exchange);
+                // The server passes over all up to the Sync.
+                while self.steps.front().is_some_and(|step| !step.kind.ends_with_ready()) {
+                    self.next_step();
+                }
             }
         }
     }
@@ -261,6 +296,9 @@ impl PostgreSql {
             return;
         }
         let Some(before) = self.steps.iter().position(|step| step.kind.ends_with_ready()) else { return };
+        if before + 1 == self.steps.len() {
+            self.missed = None;
+        }
         let mut waits = self.answering.start.is_some();
         for _ in 0..before {
             let Some(Step { kind: Kind::Execute, .. }) = self.next_step() else { continue };

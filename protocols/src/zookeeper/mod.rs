@@ -161,7 +161,14 @@ impl ZooKeeper {
         if self.word {
             return self.report(frame, out);
         }
-        if let Some(waiting) = self.open.take(CONNECT_KEY) {
+        let connects = self.open.get(CONNECT_KEY).map(|waiting| self.open.doubt_of(waiting).is_none());
+        if let Some(false) = connects
+            && let Some(mut waiting) = self.open.take(CONNECT_KEY)
+        {
+            // Its answer comes first, so it was in the bytes that were lost before this one.
+            waiting.exchange.flags.insert(self.open.doubt_of(&waiting).unwrap_or_default());
+            out.exchanges.push(waiting.exchange);
+        } else if let Some(waiting) = self.open.take(CONNECT_KEY) {
             // Version, timeout, session, password. A session that is no more is told by a timeout of 0.
             mark_session(Side::Server, frame, 20, out);
             let timeout = be32(bytes, 8);
