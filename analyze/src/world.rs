@@ -8,18 +8,16 @@ use kfr_bundle::events::{OFFSET_TCP, ROLE_UNKNOWN};
 
 use crate::Options;
 use crate::dump::request_line;
-use crate::identity::{Endpoint, Services, Socket, Transport};
+use crate::identity::{End, Endpoint, Services, Socket, Transport};
 use crate::join::{Connection, Connections};
 use crate::model::{Ledger, Metrics, Request};
 use crate::replay::{
-    ConnectionTotals, Context, Facts, Input, LostRange, Produce, SHARDS, Setup, SortedLines, run, sha256,
+    ConnectionTotals, Context, Facts, Input, LostRange, NodeFacts, Produce, SHARDS, Setup, SortedLines, run, sha256,
 };
 use crate::sql::Statements;
 
 /// Steps of a series at most.
 const MAX_STEPS: u64 = 120;
-/// `Manifest::socket_hook` of a bundle that was made of a packet capture.
-const PACKETS: &str = "packets";
 const SECOND_NS: u64 = 1_000_000_000;
 /// The probe that lists the sockets which are open when a capture begins.
 const WALK: &str = "connection/walk";
@@ -38,11 +36,11 @@ pub enum Want {
 /// The services at the two ends of a connection.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
-    observer: u32,
+    observer: End,
     /// The other end, if it is the server.
-    other_as_server: u32,
+    other_as_server: End,
     /// The other end, if it is the client.
-    other_as_client: u32,
+    other_as_client: End,
 }
 
 /// What is known before data are read: who is who.
@@ -89,8 +87,13 @@ pub struct Analysis {
 impl World {
     fn new(inputs: &[Input], options: &Options, want: Want) -> Self {
         let facts = Facts::read(inputs);
-        let connections = Connections::new(&facts.sockets);
-        let mut services = Services::new(&facts.sockets, &facts.processes);
+        let is_imported = |bundle: u32| facts.nodes.get(bundle as usize).is_some_and(NodeFacts::is_imported);
+        let answers = |asked: &Socket, answering: &Socket| match (&asked.remote, &answering.remote) {
+            (Endpoint::Ip(from, _), Endpoint::Ip(to, _)) => facts.kube.answers(*from, *to, facts.began_ns(asked)),
+            _ => false,
+        };
+        let connections = Connections::new(&facts.sockets, is_imported, answers);
+        let mut services = Services::new(&facts.sockets, &facts.processes, &facts.kube);
         let ends = connections.all.iter().map(|connection| ends(connection, &facts, &mut services)).collect();
         let window = facts.window();
         let length = window.map_or(0, |(start, end)| end.saturating_sub(start));
@@ -121,12 +124,24 @@ impl World {
         if observer_is_client { (observer, peer) } else { (peer, observer) }
     }
 
+    /// Where a connection's packets were captured once more, behind a translation of addresses: what was nearest to the
+    /// server.
+    pub fn translated(&self, connection: u32) -> Option<&Socket> {
+        self.facts.sockets.get(self.connections.all.get(connection as usize)?.translated?)
+    }
+
     /// Services of a connection's client and server.
     pub fn services_of(&self, connection: u32, observer_is_client: bool) -> (u32, u32) {
+        let (client, server) = self.ends_of(connection, observer_is_client);
+        (client.service, server.service)
+    }
+
+    /// A connection's client and server.
+    pub fn ends_of(&self, connection: u32, observer_is_client: bool) -> (End, End) {
         match self.ends.get(connection as usize) {
             Some(ends) if observer_is_client => (ends.observer, ends.other_as_server),
             Some(ends) => (ends.other_as_client, ends.observer),
-            None => (0, 0),
+            None => Default::default(),
         }
     }
 
@@ -136,11 +151,6 @@ impl World {
             self.connections.all.get(connection as usize).and_then(|one| self.facts.sockets.get(one.observer));
         let node = observer.and_then(|socket| self.facts.nodes.get(socket.id.0 as usize));
         node.map_or(event_ns, |node| node.clock.wall_ns(event_ns))
-    }
-
-    /// Whether a bundle was made of packets.
-    fn is_imported(&self, bundle: u32) -> bool {
-        self.facts.nodes.get(bundle as usize).is_some_and(|node| node.manifest.socket_hook == PACKETS)
     }
 
     /// The protocol that the user named for the server's port; for either port where the roles are not known.
@@ -168,17 +178,35 @@ impl World {
     }
 }
 
+/// Who is at the ends of a connection.
 fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends {
     let Some(observer) = facts.sockets.get(connection.observer) else {
-        return Ends { observer: 0, other_as_server: 0, other_as_client: 0 };
+        return Ends { observer: End::default(), other_as_server: End::default(), other_as_client: End::default() };
     };
-    let own = services.of_socket(observer);
-    let own = own.unwrap_or_else(|| services.external(&observer.local, connection.observer_is_client == Some(false)));
-    let peer = connection.peer.and_then(|peer| facts.sockets.get(peer)).and_then(|peer| services.of_socket(peer));
-    let mut other = |is_server: bool| match peer {
-        Some(peer) => peer,
-        None if connection.observer_is_client.is_some_and(|observer_is_client| observer_is_client != is_server) => 0,
-        None => services.external(&observer.remote, is_server),
+    let time_ns = facts.began_ns(observer);
+    let own = services.end_of_socket(observer, &facts.processes, &facts.kube);
+    let is_server = connection.observer_is_client == Some(false);
+    let own = own.unwrap_or_else(|| services.end_of_address(&observer.local, is_server, time_ns, &facts.kube));
+    let peer = connection.peer.and_then(|peer| facts.sockets.get(peer));
+    let owned = peer.and_then(|peer| services.end_of_socket(peer, &facts.processes, &facts.kube));
+    // Where the address was translated: the one nearest to whoever answered.
+    let translated = connection.translated.and_then(|copy| facts.sockets.get(copy));
+    let answering = peer.map(|peer| &peer.local).or(translated.map(|copy| &copy.remote));
+    let asked = observer.asked.as_ref().unwrap_or(&observer.remote);
+    let mut other = |is_server: bool| {
+        let end = match (owned, answering) {
+            (Some(owned), _) => owned,
+            (None, _) if connection.observer_is_client.is_some_and(|is_client| is_client != is_server) => {
+                End::default()
+            }
+            (None, Some(answering)) => services.end_of_address(answering, is_server, time_ns, &facts.kube),
+            (None, None) => services.end_of_address(&observer.remote, is_server, time_ns, &facts.kube),
+        };
+        if !is_server {
+            return end;
+        }
+        let known_by = connection.translated_by.or(connection.known_by);
+        End { called: end.called.or(facts.kube.service_at(asked, time_ns)), known_by: known_by.or(end.known_by), ..end }
     };
     Ends { observer: own, other_as_server: other(true), other_as_client: other(false) }
 }
@@ -214,7 +242,7 @@ impl Context for World {
             final_sequences: observer.final_sequences.filter(|_| observer.offset_kind == OFFSET_TCP),
             datagrams: observer.transport == Transport::Udp,
             opaque: !stream && observer.transport != Transport::Udp,
-            in_order: self.is_imported(observer.id.0),
+            in_order: self.facts.nodes.get(observer.id.0 as usize).is_some_and(NodeFacts::is_imported),
             ports,
             hint: self.hint(ports, connection.observer_is_client),
             literals: self.literals,
@@ -271,7 +299,7 @@ impl Analysis {
         let mut lines = SortedLines::new(usize::try_from(quarter).unwrap_or(usize::MAX), &folder);
         let mut nodes = std::mem::take(&mut world.facts.nodes);
         // Shards read clocks while the numbers of events are collected beside them.
-        world.facts.nodes = nodes.iter().map(crate::replay::NodeFacts::without_numbers).collect();
+        world.facts.nodes = nodes.iter().map(NodeFacts::without_numbers).collect();
         // Beside replay: what one of the two has read is in the page cache for the other. A report waits for it.
         let hashes = (want == Want::Metrics).then(|| {
             let paths: Vec<PathBuf> = inputs.iter().map(|input| input.path.clone()).collect();

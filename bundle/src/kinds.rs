@@ -26,7 +26,7 @@ impl BlockKind {
     pub const ANCHORS: Self = Self(9);
     /// What was lost, cut or unseen, as cumulative counters: named maps.
     pub const LEDGER: Self = Self(10);
-    /// Kubernetes objects and their changes: named maps (reserved).
+    /// Kubernetes objects and their changes: named maps ([`crate::kube::KubeFact`]).
     pub const KUBE: Self = Self(11);
     /// Symbols and unwind tables (reserved).
     pub const SYMBOLS: Self = Self(12);

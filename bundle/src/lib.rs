@@ -21,6 +21,7 @@ pub mod facts;
 pub mod header;
 pub mod index;
 pub mod kinds;
+pub mod kube;
 pub mod maps;
 mod msgpack;
 mod packing;

@@ -138,6 +138,10 @@ pub struct ImportOptions {
     /// The capture, pcap or pcapng; `-` is standard input
     #[arg(value_name = "X.pcap")]
     pub capture: PathBuf,
+    /// Folder with what Kubernetes said at the time: lists (`kubectl get KIND -A -o json`; a name with `before` or `after`
+    /// in it is the state at the capture's start or end) and watch streams (*.ndjson)
+    #[arg(long, value_name = "DIR")]
+    pub kube: Option<PathBuf>,
     /// Where the bundle goes: a file, no device, pipe or link; `-` is standard output
     #[arg(short, long, value_name = "F.kfr")]
     pub output: PathBuf,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use kfr_bundle::{FileHeader, WriteError, Writer};
+use kfr_import::kube::KubeFiles;
 use kfr_import::{Error, FileEnd, Summary};
 
 use crate::args::ImportOptions;
@@ -29,7 +30,8 @@ pub fn import(options: &ImportOptions, terminal: Terminal) -> Result<Done, Failu
             Writer::create(&options.output, header, options.force)
         }
     };
-    let summary = kfr_import::import(capture, &name, writer).map_err(|error| classify(error, &name))?;
+    let kube = options.kube.as_deref().map(KubeFiles::read).transpose().map_err(Failure::unreadable)?;
+    let summary = kfr_import::import_with_kube(capture, &name, kube, writer).map_err(|error| classify(error, &name))?;
     summarise(&summary, options, &name, terminal);
     Ok(if summary.has_losses() { Done::WithLosses } else { Done::Whole })
 }
@@ -103,6 +105,15 @@ fn summarise(summary: &Summary, options: &ImportOptions, name: &str, terminal: T
         counters.events,
         summary.bundle.bytes.div_ceil(1024),
     ));
+    if let Some(kube) = &summary.kube {
+        for (counter, value) in kube.named() {
+            terminal.detail(format_args!("{counter}: {value}"));
+        }
+        terminal.say(format_args!(
+            "{} Kubernetes objects and changes; {} objects of other kinds and {} other files were left out",
+            kube.rows, kube.objects_skipped, kube.files_skipped
+        ));
+    }
     match summary.end {
         FileEnd::Whole => {}
         FileEnd::Truncated => {

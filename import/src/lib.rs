@@ -29,6 +29,7 @@ mod copies;
 mod counters;
 mod flows;
 mod fragments;
+pub mod kube;
 mod link;
 mod packet;
 mod recorder;
@@ -46,6 +47,7 @@ pub use counters::Counters;
 pub use source::FileEnd;
 
 use flows::Flows;
+use kube::{KubeCounters, KubeFiles};
 use packet::Unpacker;
 use recorder::Recorder;
 use source::{Frame, Source};
@@ -71,6 +73,8 @@ pub struct Summary {
     pub bundle: kfr_bundle::Summary,
     /// What was counted.
     pub counters: Counters,
+    /// What became of the Kubernetes objects, where some were given.
+    pub kube: Option<KubeCounters>,
     /// How the capture ended.
     pub end: FileEnd,
     /// Time of the earliest and latest packet, ns since 1970; `None` without packets.
@@ -93,11 +97,24 @@ impl Summary {
 /// # Errors
 /// [`Error`]. A capture that is truncated or damaged is none: what comes before is imported.
 pub fn import(
-    mut capture: impl Read + Seek,
+    capture: impl Read + Seek,
     name: &str,
     writer: impl FnOnce(&FileHeader) -> Result<Writer, WriteError>,
 ) -> Result<Summary, Error> {
-    let bundle_id = identity(&mut capture)?;
+    import_with_kube(capture, name, None, writer)
+}
+
+/// As [`import`], with what Kubernetes said at the same time.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_with_kube(
+    mut capture: impl Read + Seek,
+    name: &str,
+    kube: Option<KubeFiles>,
+    writer: impl FnOnce(&FileHeader) -> Result<Writer, WriteError>,
+) -> Result<Summary, Error> {
+    let bundle_id = identity(&mut capture, kube.as_ref())?;
     capture.seek(SeekFrom::Start(0)).map_err(Error::Read)?;
     let mut source = Source::open(capture)?;
     let mut import = Import::default();
@@ -137,7 +154,15 @@ pub fn import(
     recorder.flush();
     let (first_ns, last_ns) = import.times_ns.unwrap_or((began_ns, began_ns));
     recorder.anchors(&if first_ns == last_ns { vec![last_ns] } else { vec![first_ns, last_ns] });
-    let ledger = LedgerFact { time_ns: last_ns, counters: import.counters.named() };
+    let kube = kube.map(|files| {
+        let (rows, counters) = files.place(first_ns, last_ns);
+        recorder.kube(&rows);
+        counters
+    });
+    let mut ledger = LedgerFact { time_ns: last_ns, counters: import.counters.named() };
+    if let Some(kube) = &kube {
+        ledger.counters.extend(kube.named());
+    }
     recorder.map(BlockKind::LEDGER, &ledger, last_ns);
     (manifest.started_ns, manifest.ended_ns) = (first_ns, last_ns);
     manifest.interfaces = source.names().to_vec();
@@ -149,13 +174,18 @@ pub fn import(
     .to_string();
     recorder.map(BlockKind::MANIFEST, &manifest, last_ns);
     let bundle = recorder.finish()?;
-    Ok(Summary { bundle, counters: import.counters, end: source.end(), times_ns: import.times_ns })
+    Ok(Summary { bundle, counters: import.counters, kube, end: source.end(), times_ns: import.times_ns })
 }
 
-/// A UUID of the capture's bytes and of this version, which decides what becomes of them (RFC 9562, version 8).
-fn identity(capture: &mut impl Read) -> Result<Uuid, Error> {
+/// A UUID of the bytes of the capture and of the Kubernetes objects, and of this version, which decides what becomes of
+/// them (RFC 9562, version 8).
+fn identity(capture: &mut impl Read, kube: Option<&KubeFiles>) -> Result<Uuid, Error> {
     let mut hash = Sha256::new();
     hash.update(concat!("kfr import ", env!("CARGO_PKG_VERSION"), "\n"));
+    for part in kube.into_iter().flat_map(KubeFiles::bytes) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
     let mut buffer = vec![0; 1 << 18];
     loop {
         match capture.read(&mut buffer) {

@@ -4,6 +4,7 @@ use kfr_bundle::events::{
     DIRECTION_RECEIVED, DIRECTION_SENT, DataEvent, EventHeader, KIND_DATA, KIND_SOCKET, KIND_STATE, KIND_TCP,
     MISSING_LIMIT, MISSING_NOTHING, SocketEvent, StateEvent, TcpEvent,
 };
+use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::Anchor;
 use kfr_bundle::{Block, BlockKind, DataColumns, MAX_ROWS, MapWriter, Row, WriteError, Writer, encode_rows};
 use serde::Serialize;
@@ -160,6 +161,23 @@ impl Recorder {
             let block = Block::new(kind, maps.len()).with_times(time_ns, time_ns);
             let block = if kind == BlockKind::MANIFEST { block.as_keyframe() } else { block };
             self.block(&block, &maps.encode());
+        }
+    }
+
+    /// Kubernetes objects and changes, in order of time.
+    pub fn kube(&mut self, rows: &[KubeFact]) {
+        let mut maps = MapWriter::new();
+        let mut first_ns = None;
+        for (number, row) in rows.iter().enumerate() {
+            // JSON values, of bounded depth.
+            let _what_messagepack_holds = maps.push(row);
+            let began_ns = *first_ns.get_or_insert(row.time_ns);
+            if maps.raw_bytes() >= BLOCK_BYTES || number + 1 == rows.len() {
+                let block = Block::new(BlockKind::KUBE, maps.len()).with_times(began_ns, row.time_ns);
+                self.block(&block, &maps.encode());
+                maps.clear();
+                first_ns = None;
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use kfr_protocols::{REGISTRY, Side, TlsFacts};
 use serde::Serialize;
 
 use crate::Analysis;
-use crate::dump::requests::{PeerRecord, connection_id, peer_record};
+use crate::dump::requests::{PeerRecord, called_service, connection_id, peer_records};
 use crate::identity::Closed;
 
 /// A connection's line.
@@ -20,6 +20,9 @@ pub struct ConnectionRecord {
     pub client: PeerRecord,
     /// The end that answers.
     pub server: PeerRecord,
+    /// The Kubernetes Service that was called, `namespace/name`, where its address was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Wall clock; null if before the capture.
     pub opened_ns: Option<u64>,
     /// Wall clock; null if still open, or not seen.
@@ -108,8 +111,7 @@ pub fn connection_record(analysis: &Analysis, number: u32) -> Option<ConnectionR
     let peer = connection.peer.and_then(|peer| world.facts.sockets.get(peer));
     let totals = analysis.totals.get(number as usize).cloned().unwrap_or_default();
     let observer_is_client = totals.observer_is_client.unwrap_or_else(|| world.guess_observer_is_client(number));
-    let (client, server) = world.sides(number, observer_is_client);
-    let (client_service, server_service) = world.services_of(number, observer_is_client);
+    let (client, server) = peer_records(world, number, observer_is_client);
     let [sent, received] = totals.bytes;
     let (bytes_sent, bytes_received) = if observer_is_client { (sent, received) } else { (received, sent) };
     let known = |value: u32| (value > 0).then_some(u64::from(value));
@@ -145,8 +147,9 @@ pub fn connection_record(analysis: &Analysis, number: u32) -> Option<ConnectionR
     Some(ConnectionRecord {
         id: connection_id(world, number),
         transport: observer.transport.name(),
-        client: peer_record(world, client, server, client_service, None),
-        server: peer_record(world, server, client, server_service, connection.known_by.map(|known_by| known_by.name())),
+        client,
+        server,
+        service: called_service(world, number, observer_is_client),
         opened_ns: observer.opened_ns.map(wall),
         closed_ns: observer.closed_ns.map(wall),
         how_closed,

@@ -4,7 +4,7 @@ use kfr_protocols::{Flags, REGISTRY, Status};
 use serde::Serialize;
 
 use crate::World;
-use crate::identity::{Endpoint, Socket};
+use crate::identity::{End, Endpoint, ServiceKind, Socket};
 use crate::model::{Request, mask_path};
 use crate::replay::KeyedLine;
 
@@ -24,6 +24,9 @@ pub struct PeerRecord {
     /// Container id, where it is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Pod, as `namespace/name`, where Kubernetes says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
     /// Service that it is counted under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
@@ -47,6 +50,9 @@ struct Line<'a> {
     error: Option<&'a str>,
     client: PeerRecord,
     server: PeerRecord,
+    /// The Kubernetes Service that was called, `namespace/name`, where its address was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
     start_ns: u64,
     ttfb_ns: Option<u64>,
     duration_ns: Option<u64>,
@@ -58,22 +64,29 @@ struct Line<'a> {
     evidence: Vec<String>,
 }
 
-/// What is known of one end. `other` is the recorded socket of the other end, whose remote address is this end's.
-pub fn peer_record(
-    world: &World,
-    own: Option<&Socket>,
-    other: Option<&Socket>,
-    service: u32,
-    known_by: Option<&'static str>,
-) -> PeerRecord {
-    let unknown = Endpoint::default();
-    let endpoint = own.map(|own| &own.local).or(other.map(|other| &other.remote)).unwrap_or(&unknown);
+/// What is known of the client and the server of a connection.
+pub fn peer_records(world: &World, connection: u32, observer_is_client: bool) -> (PeerRecord, PeerRecord) {
+    let (client, server) = world.sides(connection, observer_is_client);
+    let (client_end, server_end) = world.ends_of(connection, observer_is_client);
+    let nowhere = Endpoint::default();
+    let answered = world.translated(connection).map(|socket| &socket.remote);
+    let local = client.map(|own| &own.local).or(server.map(|other| &other.remote)).unwrap_or(&nowhere);
+    let remote = server.map(|own| &own.local).or(answered).or(client.map(|other| &other.remote)).unwrap_or(&nowhere);
+    let client_end = End { known_by: None, ..client_end };
+    (peer_record(world, client, local, client_end), peer_record(world, server, remote, server_end))
+}
+
+fn peer_record(world: &World, own: Option<&Socket>, endpoint: &Endpoint, end: End) -> PeerRecord {
     let (address, port) = match endpoint {
         Endpoint::Ip(ip, port) => (ip.to_string(), Some(*port)),
         Endpoint::Path(path) => (path.to_string(), None),
     };
     let owned = own.filter(|own| own.process != 0);
     let process = owned.and_then(|own| world.facts.processes.get(own.id.0, own.process));
+    let kube = &world.facts.kube;
+    let pod = end.pod.and_then(|pod| kube.pod(pod));
+    let service = world.services.get(end.service);
+    let named = service.filter(|service| owned.is_some() || service.kind == ServiceKind::Workload);
     PeerRecord {
         address,
         port,
@@ -81,18 +94,24 @@ pub fn peer_record(
             .map(|own| world.facts.processes.program(own.id.0, own.process).unwrap_or_else(|| own.comm.to_string())),
         pid: owned.map(|own| own.process),
         container: process.map(|process| process.container.clone()).filter(|container| !container.is_empty()),
-        workload: owned.and_then(|_| world.services.get(service)).map(|service| service.name.clone()),
-        node: None,
-        known_by,
+        pod: pod.map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+        workload: named.map(|service| service.name.clone()),
+        node: pod.map(|pod| pod.node.clone()).filter(|node| !node.is_empty()),
+        known_by: end.known_by.map(|known_by| known_by.name()),
     }
+}
+
+/// The Kubernetes Service whose address was called.
+pub fn called_service(world: &World, connection: u32, observer_is_client: bool) -> Option<String> {
+    let (_, server) = world.ends_of(connection, observer_is_client);
+    let service = world.facts.kube.service(server.called?)?;
+    Some(format!("{}/{}", service.namespace, service.name))
 }
 
 /// A request's line with the key that it is sorted by.
 pub fn request_line(world: &World, request: &Request) -> KeyedLine {
     let exchange = &request.exchange;
-    let (client, server) = world.sides(request.connection, request.observer_is_client);
-    let (client_service, server_service) = world.services_of(request.connection, request.observer_is_client);
-    let known_by = world.connections.all.get(request.connection as usize).and_then(|connection| connection.known_by);
+    let (client, server) = peer_records(world, request.connection, request.observer_is_client);
     let start_ns = world.wall_ns(request.connection, request.start_ns);
     let key = (start_ns, u64::from(request.connection) << 32 | (request.number & 0xffff_ffff));
     let protocol = REGISTRY.get(usize::from(request.protocol)).map_or("", |protocol| protocol.name);
@@ -111,8 +130,9 @@ pub fn request_line(world: &World, request: &Request) -> KeyedLine {
         },
         code: exchange.code.as_deref(),
         error: exchange.error.as_deref(),
-        client: peer_record(world, client, server, client_service, None),
-        server: peer_record(world, server, client, server_service, known_by.map(|known_by| known_by.name())),
+        client,
+        server,
+        service: called_service(world, request.connection, request.observer_is_client),
         start_ns,
         ttfb_ns: request.ttfb_ns,
         duration_ns: request.duration_ns,

@@ -1,9 +1,13 @@
 //! Who: sockets, processes, services.
 
+mod known_by;
+pub mod kube;
 mod processes;
 mod services;
 mod sockets;
 
+pub use known_by::KnownBy;
+pub use kube::{Kube, Who};
 pub use processes::{Process, Processes};
-pub use services::{Service, ServiceKind, Services};
+pub use services::{End, Service, ServiceKind, Services};
 pub use sockets::{Closed, Endpoint, FailedConnect, Socket, SocketId, Sockets, Transport};

@@ -5,12 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use kfr_bundle::events::{ROLE_LISTENER, ROLE_SERVER};
 use rustc_hash::FxHashMap;
 
+use super::known_by::KnownBy;
+use super::kube::{Kube, Who};
 use super::processes::Processes;
 use super::sockets::{Endpoint, Socket, Sockets};
 
 /// What a service is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServiceKind {
+    /// What Kubernetes deploys: a Deployment, StatefulSet, ... with all its pods.
+    Workload,
+    /// A Kubernetes Service of which nobody knows who answers.
+    Service,
     /// A systemd unit.
     Unit,
     /// A container.
@@ -26,14 +32,27 @@ pub enum ServiceKind {
 pub struct Service {
     /// What it is made of.
     pub kind: ServiceKind,
-    /// Its name: unit, short container id with program, program with port, address.
+    /// Its name: namespace and workload, unit, short container id with program, program with port, address.
     pub name: String,
-    /// Number of the bundle that its processes are in.
+    /// Number of the bundle that its processes are in; `None` for what may be on several nodes.
     pub bundle: Option<u32>,
-    /// Its processes.
-    pub processes: BTreeSet<u32>,
+    /// Its processes: bundle and pid.
+    pub processes: BTreeSet<(u32, u32)>,
     /// Addresses that it answers on.
     pub listening: BTreeSet<Endpoint>,
+}
+
+/// Who is at one end of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct End {
+    /// Number of the service.
+    pub service: u32,
+    /// Number of the pod.
+    pub pod: Option<u32>,
+    /// Number of the Kubernetes Service whose address was called.
+    pub called: Option<u32>,
+    /// How that is known.
+    pub known_by: Option<KnownBy>,
 }
 
 /// The services, and which one each socket and each remote address belongs to.
@@ -46,7 +65,7 @@ pub struct Services {
 
 impl Services {
     /// Groups the owners of all sockets. Services come out in the order of kind and name.
-    pub fn new(sockets: &Sockets, processes: &Processes) -> Self {
+    pub fn new(sockets: &Sockets, processes: &Processes, kube: &Kube) -> Self {
         let mut listening: FxHashMap<(u32, u32), BTreeSet<u16>> = FxHashMap::default();
         for socket in sockets.all().iter().filter(|socket| socket.process != 0) {
             if let (ROLE_LISTENER | ROLE_SERVER, Endpoint::Ip(_, port)) = (socket.role, &socket.local) {
@@ -68,24 +87,27 @@ impl Services {
             }
         }
         let mut services = Self::default();
-        let mut named: BTreeMap<(ServiceKind, String, u32), BTreeSet<u32>> = BTreeMap::new();
+        let mut named: BTreeMap<(ServiceKind, String, Option<u32>), BTreeSet<(u32, u32)>> = BTreeMap::new();
         for (&(bundle, pid), socket) in &owners {
-            let (kind, name) = name(processes, bundle, pid, socket, &listening, &ports_of_program);
-            named.entry((kind, name, bundle)).or_default().insert(pid);
+            let container = processes.get(bundle, pid).and_then(|process| kube.container(&process.container));
+            let workload = container.and_then(|(pod, _)| kube.pod(pod)).map(|pod| kube.workload_name(pod.workload));
+            let (kind, name, of) = match workload {
+                Some(name) => (ServiceKind::Workload, name.to_string(), None),
+                None => {
+                    let (kind, name) = name(processes, bundle, pid, socket, &listening, &ports_of_program);
+                    (kind, name, Some(bundle))
+                }
+            };
+            named.entry((kind, name, of)).or_default().insert((bundle, pid));
         }
-        for ((kind, name, bundle), pids) in named {
-            let index = services.all.len() as u32;
-            for pid in &pids {
-                services.by_process.insert((bundle, *pid), index);
+        for ((kind, name, bundle), owners) in named {
+            let index = services.find_or_add(kind, bundle, name);
+            for owner in &owners {
+                services.by_process.insert(*owner, index);
             }
-            services.by_name.insert((kind, Some(bundle), name.clone()), index);
-            services.all.push(Service {
-                kind,
-                name,
-                bundle: Some(bundle),
-                processes: pids,
-                listening: BTreeSet::new(),
-            });
+            if let Some(service) = services.all.get_mut(index as usize) {
+                service.processes = owners;
+            }
         }
         for socket in sockets.all() {
             if let (ROLE_LISTENER | ROLE_SERVER, Some(index)) =
@@ -103,9 +125,63 @@ impl Services {
         self.by_process.get(&(bundle, pid)).copied()
     }
 
-    /// The service that owns a socket.
-    pub fn of_socket(&self, socket: &Socket) -> Option<u32> {
-        self.of_process(socket.id.0, socket.process)
+    /// The end that owns a socket.
+    pub fn end_of_socket(&self, socket: &Socket, processes: &Processes, kube: &Kube) -> Option<End> {
+        let service = self.of_process(socket.id.0, socket.process)?;
+        let container =
+            processes.get(socket.id.0, socket.process).and_then(|process| kube.container(&process.container));
+        Some(End { service, pod: container.map(|(pod, _)| pod), ..End::default() })
+    }
+
+    /// The end that had an address at a moment, where nobody recorded the socket there.
+    pub fn end_of_address(&mut self, endpoint: &Endpoint, is_server: bool, time_ns: u64, kube: &Kube) -> End {
+        let (ip, port) = match endpoint {
+            Endpoint::Ip(ip, port) => (*ip, *port),
+            Endpoint::Path(_) => return End { service: self.external(endpoint, is_server), ..End::default() },
+        };
+        let of_pod = |services: &mut Self, pod: u32| {
+            let workload = kube.pod(pod).map_or("", |pod| kube.workload_name(pod.workload));
+            services.kube(ServiceKind::Workload, workload, endpoint, is_server)
+        };
+        let called = match kube.who(ip, time_ns) {
+            Some(Who::Pod(pod)) => {
+                let service = of_pod(self, pod);
+                return End { service, pod: Some(pod), known_by: Some(KnownBy::PodAddress), ..End::default() };
+            }
+            Some(Who::Service(service)) => Some(service),
+            // A port that every node answers on; else the node itself, whose processes nobody recorded.
+            Some(Who::Node(_)) => kube.node_port(port, time_ns).filter(|_| is_server),
+            None => None,
+        };
+        let Some(called) = called else {
+            let name = match kube.who(ip, time_ns) {
+                Some(Who::Node(node)) => kube.node(node).map(|node| match is_server {
+                    true => format!("node {node}:{port}"),
+                    false => format!("node {node}"),
+                }),
+                _ => None,
+            };
+            let service = match name {
+                Some(name) => self.kube(ServiceKind::External, &name, endpoint, is_server),
+                None => self.external(endpoint, is_server),
+            };
+            return End { service, ..End::default() };
+        };
+        // Who answered was not recorded: where all who could are of one workload, it was that one.
+        let backends = kube.backends(called, time_ns);
+        let mut workloads = backends.iter().filter_map(|pod| Some(kube.pod(*pod)?.workload));
+        let first = workloads.next();
+        let known_by =
+            first.filter(|first| workloads.all(|workload| workload == *first)).map(|_| KnownBy::EndpointSlice);
+        let service = match (known_by, backends.first()) {
+            (Some(_), Some(pod)) => of_pod(self, *pod),
+            _ => {
+                let name = kube.service(called).map(|service| format!("{}/{}", service.namespace, service.name));
+                self.kube(ServiceKind::Service, &name.unwrap_or_default(), endpoint, is_server)
+            }
+        };
+        let pod = backends.first().copied().filter(|_| backends.len() == 1);
+        End { service, pod, called: Some(called), known_by }
     }
 
     /// The service behind an address that no recorded process owns. A server is told apart by its port.
@@ -116,19 +192,32 @@ impl Services {
             Endpoint::Path(path) if path.is_empty() => "unknown".to_string(),
             Endpoint::Path(path) => path.to_string(),
         };
+        let index = self.find_or_add(ServiceKind::External, None, name);
+        self.listens(index, endpoint, is_server);
+        index
+    }
+
+    /// The service of a workload that has an address, or of a Service.
+    pub fn kube(&mut self, kind: ServiceKind, name: &str, endpoint: &Endpoint, is_server: bool) -> u32 {
+        let index = self.find_or_add(kind, None, name.to_string());
+        self.listens(index, endpoint, is_server);
+        index
+    }
+
+    fn find_or_add(&mut self, kind: ServiceKind, bundle: Option<u32>, name: String) -> u32 {
         let next = self.all.len() as u32;
-        let index = *self.by_name.entry((ServiceKind::External, None, name.clone())).or_insert(next);
+        let index = *self.by_name.entry((kind, bundle, name.clone())).or_insert(next);
         if index == next {
-            let listening = if is_server { BTreeSet::from([endpoint.clone()]) } else { BTreeSet::new() };
-            self.all.push(Service {
-                kind: ServiceKind::External,
-                name,
-                bundle: None,
-                processes: BTreeSet::new(),
-                listening,
-            });
+            let (processes, listening) = (BTreeSet::new(), BTreeSet::new());
+            self.all.push(Service { kind, name, bundle, processes, listening });
         }
         index
+    }
+
+    fn listens(&mut self, index: u32, endpoint: &Endpoint, is_server: bool) {
+        if let Some(service) = self.all.get_mut(index as usize).filter(|_| is_server) {
+            service.listening.insert(endpoint.clone());
+        }
     }
 
     /// All services.

@@ -1,31 +1,12 @@
 //! Two ends, one connection: finds the sockets that talk to each other.
 
+use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+
 use kfr_bundle::events::{OFFSET_TCP, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use rustc_hash::FxHashMap;
 
-use crate::identity::{Endpoint, Socket, Sockets, Transport};
-
-/// How the two ends of a connection were matched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KnownBy {
-    /// Both initial sequence numbers agree: the same bytes, whatever addresses were translated in between.
-    Sequence,
-    /// The addresses mirror each other.
-    Address,
-    /// The kernel names the other unix socket.
-    UnixPeer,
-}
-
-impl KnownBy {
-    /// Its name in output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sequence => "sequence",
-            Self::Address => "address",
-            Self::UnixPeer => "unix_peer",
-        }
-    }
-}
+use crate::identity::{Endpoint, KnownBy, Socket, Sockets, Transport};
 
 /// A connection, by its one or two recorded sockets (numbers in the table of sockets).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +19,10 @@ pub struct Connection {
     pub observer_is_client: Option<bool>,
     /// How the ends were matched.
     pub known_by: Option<KnownBy>,
+    /// The same packets, captured once more behind a translation of addresses: the socket as it was nearest to the server.
+    pub translated: Option<u32>,
+    /// How that is known.
+    pub translated_by: Option<KnownBy>,
 }
 
 /// All connections, and the connection of each socket.
@@ -49,18 +34,41 @@ pub struct Connections {
     of_socket: Vec<u32>,
 }
 
+/// In place of a connection's number: a listener, or nobody's.
+const NONE: u32 = u32::MAX;
+/// The socket is another one's as well: its bytes count there.
+const COPY: u32 = u32::MAX - 1;
+
 impl Connections {
     /// Joins the sockets of all bundles.
-    pub fn new(sockets: &Sockets) -> Self {
+    ///
+    /// `is_imported` says of a bundle that it was made of packets, of which one may be captured several times on its way;
+    /// `answers` says of two endpoints that the first is an address of a Service and the second one that answers for it.
+    pub fn new(
+        sockets: &Sockets,
+        is_imported: impl Fn(u32) -> bool,
+        answers: impl Fn(&Socket, &Socket) -> bool,
+    ) -> Self {
+        let copies = find_copies(sockets.all(), is_imported, answers);
         let peers = match_ends(sockets.all());
-        let mut connections = Self { all: Vec::new(), of_socket: vec![u32::MAX; sockets.all().len()] };
+        let mut connections = Self { all: Vec::new(), of_socket: vec![NONE; sockets.all().len()] };
+        for (copy, _) in copies.values().flatten() {
+            if let Some(slot) = connections.of_socket.get_mut(*copy as usize) {
+                *slot = COPY;
+            }
+        }
         for (number, socket) in sockets.all().iter().enumerate() {
             let number = number as u32;
-            if socket.role == ROLE_LISTENER || connections.of(number).is_some() {
+            if socket.role == ROLE_LISTENER || connections.of_socket.get(number as usize) != Some(&NONE) {
                 continue;
             }
             let peer = peers.get(&number).copied();
-            let connection = orient(sockets, number, peer);
+            let translated = copies.get(&number).and_then(|copies| copies.last());
+            let connection = Connection {
+                translated: translated.map(|(copy, _)| *copy),
+                translated_by: translated.map(|(_, known_by)| *known_by),
+                ..orient(sockets, number, peer)
+            };
             let index = connections.all.len() as u32;
             for end in [Some(number), connection.peer, Some(connection.observer)].into_iter().flatten() {
                 if let Some(slot) = connections.of_socket.get_mut(end as usize) {
@@ -74,7 +82,12 @@ impl Connections {
 
     /// The connection of a socket.
     pub fn of(&self, socket: u32) -> Option<u32> {
-        self.of_socket.get(socket as usize).copied().filter(|index| *index != u32::MAX)
+        self.of_socket.get(socket as usize).copied().filter(|index| *index < COPY)
+    }
+
+    /// Whether a socket's bytes are those of another one, captured again.
+    pub fn is_copy(&self, socket: u32) -> bool {
+        self.of_socket.get(socket as usize) == Some(&COPY)
     }
 }
 
@@ -88,16 +101,69 @@ fn orient(sockets: &Sockets, number: u32, peer: Option<(u32, KnownBy)>) -> Conne
     };
     let known_by = peer.map(|(_, known_by)| known_by);
     match (own_is_client, peer) {
-        (Some(false), Some((client, _))) => {
-            Connection { observer: client, peer: Some(number), observer_is_client: Some(true), known_by }
-        }
+        (Some(false), Some((client, _))) => Connection {
+            observer: client,
+            peer: Some(number),
+            observer_is_client: Some(true),
+            known_by,
+            translated: None,
+            translated_by: None,
+        },
         _ => Connection {
             observer: number,
             peer: peer.map(|(peer, _)| peer),
             observer_is_client: own_is_client,
             known_by,
+            translated: None,
+            translated_by: None,
         },
     }
+}
+
+/// Sockets of imported bundles whose packets were captured more than once, before and behind a translation of addresses:
+/// by the first one, the others in order. Sequence numbers stay what they are on the way; without them (datagrams, or where
+/// the copies begin with different packets) the client's address has to be the same, and the Service known.
+fn find_copies(
+    all: &[Socket],
+    is_imported: impl Fn(u32) -> bool,
+    answers: impl Fn(&Socket, &Socket) -> bool,
+) -> BTreeMap<u32, Vec<(u32, KnownBy)>> {
+    let mut copies = BTreeMap::<u32, Vec<(u32, KnownBy)>>::new();
+    let mut by_sequence = FxHashMap::default();
+    let mut by_client = FxHashMap::<_, Vec<u32>>::default();
+    for (number, socket) in all.iter().enumerate().filter(|(_, socket)| is_imported(socket.id.0)) {
+        let number = number as u32;
+        let bundle = socket.id.0;
+        let sequences =
+            socket.first_sequences.map(|first| (true, first)).or(socket.seen_sequences.map(|seen| (false, seen)));
+        if let (Transport::Tcp, Some(sequences)) = (socket.transport, sequences) {
+            match by_sequence.entry((bundle, sequences)) {
+                Entry::Occupied(first) => {
+                    copies.entry(*first.get()).or_default().push((number, KnownBy::Sequence));
+                    continue;
+                }
+                Entry::Vacant(slot) => {
+                    slot.insert(number);
+                }
+            }
+        }
+        let key = (bundle, socket.transport == Transport::Udp, &socket.local);
+        let same_client = by_client.entry(key).or_default();
+        let original = same_client.iter().rev().copied().find(|other| {
+            all.get(*other as usize).is_some_and(|other| at_once(other, socket) && answers(other, socket))
+        });
+        match original {
+            Some(original) => copies.entry(original).or_default().push((number, KnownBy::EndpointSlice)),
+            None => same_client.push(number),
+        }
+    }
+    copies
+}
+
+/// Whether two sockets lived at the same time, as far as that is known.
+fn at_once(a: &Socket, b: &Socket) -> bool {
+    let before = |x: &Socket, y: &Socket| x.closed_ns.is_some_and(|closed_ns| closed_ns < y.first_seen_ns);
+    !before(a, b) && !before(b, a)
 }
 
 fn match_ends(all: &[Socket]) -> FxHashMap<u32, (u32, KnownBy)> {
@@ -223,7 +289,7 @@ mod tests {
         let mut sockets = Sockets::default();
         build(&mut sockets);
         sockets.finish();
-        Connections::new(&sockets)
+        Connections::new(&sockets, |_| false, |_, _| false)
     }
 
     #[test]

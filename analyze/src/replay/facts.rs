@@ -2,14 +2,18 @@
 
 use kfr_bundle::events::{DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, SocketEvent, StateEvent, TcpEvent};
 use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
+use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::{Anchor, row_numbers};
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
 use serde::de::DeserializeOwned;
 
 use crate::clocks::Clock;
-use crate::identity::{Processes, Sockets};
+use crate::identity::{Kube, Processes, Socket, Sockets};
 use crate::replay::input::Input;
 use crate::replay::losses::SeenNumbers;
+
+/// `Manifest::socket_hook` of a bundle that was made of a packet capture.
+const PACKETS: &str = "packets";
 
 /// What one bundle says of its node and of itself.
 #[derive(Debug, Default)]
@@ -31,6 +35,11 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
+    /// Whether the bundle was made of packets.
+    pub fn is_imported(&self) -> bool {
+        self.manifest.socket_hook == PACKETS
+    }
+
     /// A copy for readers, without the numbers of events.
     pub fn without_numbers(&self) -> Self {
         Self {
@@ -54,21 +63,26 @@ pub struct Facts {
     pub sockets: Sockets,
     /// Processes of all bundles.
     pub processes: Processes,
+    /// Kubernetes objects of all bundles.
+    pub kube: Kube,
 }
 
 impl Facts {
     /// Reads them from the bundles.
     pub fn read(inputs: &[Input]) -> Self {
         let mut facts = Self::default();
+        let mut objects = Vec::new();
         for (number, input) in inputs.iter().enumerate() {
-            facts.read_one(number as u32, input);
+            facts.read_one(number as u32, input, &mut objects);
         }
         facts.sockets.finish();
+        facts.kube = Kube::new(objects);
         facts
     }
 
-    fn read_one(&mut self, bundle: u32, input: &Input) {
+    fn read_one(&mut self, bundle: u32, input: &Input, objects: &mut Vec<(u32, KubeFact)>) {
         let mut node = NodeFacts::default();
+        let first_object = objects.len();
         let mut anchors = Vec::new();
         for entry in input.reader.blocks() {
             match entry.kind {
@@ -101,6 +115,11 @@ impl Facts {
                             node.ledger = row;
                         }
                     });
+                    node.malformed += bad;
+                }
+                BlockKind::KUBE => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: KubeFact| objects.push((bundle, row)));
                     node.malformed += bad;
                 }
                 BlockKind::ANCHORS => each_row(input, entry, &mut node.malformed, |row: &Anchor, _| anchors.push(*row)),
@@ -144,6 +163,9 @@ impl Facts {
         } else {
             Clock::new(&anchors)
         };
+        for (_, row) in objects.iter_mut().skip(first_object) {
+            row.time_ns = node.clock.wall_ns(row.time_ns);
+        }
         node.host.sort_by_key(|sample| sample.time_ns);
         self.nodes.push(node);
     }
@@ -162,6 +184,12 @@ impl Facts {
                 self.sockets.add_peer((bundle, flow.socket), peer, time_ns.copied().unwrap_or_default(), address);
             }
         }
+    }
+
+    /// When a socket's connection began, as far as that was seen; wall clock ns.
+    pub fn began_ns(&self, socket: &Socket) -> u64 {
+        let event_ns = socket.connecting_ns.or(socket.opened_ns).unwrap_or(socket.first_seen_ns);
+        self.nodes.get(socket.id.0 as usize).map_or(event_ns, |node| node.clock.wall_ns(event_ns))
     }
 
     /// First and last moment of all data, wall clock ns.

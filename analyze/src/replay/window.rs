@@ -29,6 +29,8 @@ const MAX_WINDOW: usize = 64;
 const FIRST_LINES_PER_RAW_BYTE: u64 = 20;
 /// What a decoded flow points to where its socket is unknown.
 const NOBODY: u32 = u32::MAX;
+/// The owner's number where another socket has the same bytes.
+const COPY: u32 = u32::MAX - 1;
 
 struct Decoded {
     block: DataBlock,
@@ -159,8 +161,9 @@ fn decode(
         .flows
         .iter()
         .map(|flow| {
-            let socket = sockets.find((bundle, flow.socket));
-            socket.and_then(|socket| owner_of(connections, socket)).unwrap_or((NOBODY, false))
+            let Some(socket) = sockets.find((bundle, flow.socket)) else { return (NOBODY, false) };
+            let nobody = if connections.is_copy(socket) { COPY } else { NOBODY };
+            owner_of(connections, socket).unwrap_or((nobody, false))
         })
         .collect();
     let (mut peers, mut talks) = (Vec::new(), Vec::new());
@@ -179,6 +182,8 @@ fn decode(
         }
         peers.extend(talk.map(|owner| (row as u32, owner)));
         match talk.as_ref().or(owners.get(*flow as usize)) {
+            // What was captured again behind a translation of addresses counts once.
+            Some((COPY, _)) => {}
             Some((connection, _)) if *connection != NOBODY => {
                 if let Some(list) = rows.get_mut(*connection as usize % SHARDS) {
                     list.push(row as u32);

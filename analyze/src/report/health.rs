@@ -115,6 +115,7 @@ impl ServiceKind {
             Self::Container => "container",
             Self::Process => "process",
             Self::Workload => "workload",
+            Self::Service => "service",
             Self::External => "external",
         }
     }

@@ -94,6 +94,8 @@ pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Serv
         services.push(Service {
             name: service.name.clone(),
             kind: match service.kind {
+                ServiceKind::Workload => document::ServiceKind::Workload,
+                ServiceKind::Service => document::ServiceKind::Service,
                 ServiceKind::Unit => document::ServiceKind::Unit,
                 ServiceKind::Container => document::ServiceKind::Container,
                 ServiceKind::Process => document::ServiceKind::Process,
@@ -273,9 +275,8 @@ fn endpoint(world: &World, key: &EndpointKey, golden: Golden, counts: &EndpointC
 }
 
 fn processes(world: &World, service: &crate::identity::Service, literals: bool) -> Vec<Process> {
-    let Some(bundle) = service.bundle else { return Vec::new() };
-    let known = service.processes.iter().take(MAX_PROCESSES).map(|pid| {
-        let process = world.facts.processes.get(bundle, *pid);
+    let known = service.processes.iter().take(MAX_PROCESSES).map(|(bundle, pid)| {
+        let process = world.facts.processes.get(*bundle, *pid);
         let command = process.filter(|process| !process.arguments.is_empty()).map(|process| {
             if literals { process.arguments.join(" ") } else { mask_arguments(&process.arguments).join(" ") }
         });

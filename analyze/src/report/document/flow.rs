@@ -14,8 +14,10 @@ pub enum ServiceKind {
     /// A group of processes with one executable.
     #[default]
     Process,
-    /// A Kubernetes workload.
+    /// A Kubernetes workload: a Deployment, StatefulSet, DaemonSet, ... with all its pods.
     Workload,
+    /// A Kubernetes Service of which nobody knows who answers.
+    Service,
     /// Something outside the recorded nodes: known by its address only.
     External,
 }

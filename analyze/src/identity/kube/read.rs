@@ -1,0 +1,77 @@
+//! Fields of Kubernetes objects. A field that is missing, or isn't what it should be, is absent: one strange field doesn't
+//! take the others with it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// The value at a path of field names.
+fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, name| value.get(*name))
+}
+
+/// A text.
+pub fn text<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
+    at(value, path)?.as_str().filter(|text| !text.is_empty())
+}
+
+/// The elements of an array.
+pub fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
+    at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// A number.
+pub fn number(value: &Value, path: &[&str]) -> Option<u64> {
+    at(value, path)?.as_u64()
+}
+
+/// A condition that holds; false where nothing says so.
+pub fn is(value: &Value, path: &[&str]) -> bool {
+    at(value, path).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// A moment, ns since 1970 (RFC 3339).
+pub fn time_ns(value: &Value, path: &[&str]) -> Option<u64> {
+    let time: Timestamp = text(value, path)?.parse().ok()?;
+    u64::try_from(time.as_nanosecond()).ok()
+}
+
+/// Labels.
+pub fn labels(value: &Value, path: &[&str]) -> BTreeMap<String, String> {
+    let fields = at(value, path).and_then(Value::as_object).into_iter().flatten();
+    fields.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_string()))).collect()
+}
+
+/// An address, one of IPv4 mapped into IPv6 as IPv4.
+pub fn ip(text: &str) -> Option<IpAddr> {
+    Some(text.parse::<IpAddr>().ok()?.to_canonical())
+}
+
+/// The addresses in a text field of this name, of each element of an array.
+pub fn ips<'a>(values: &'a [Value], field: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
+    values.iter().filter_map(move |value| ip(value.get(field)?.as_str()?))
+}
+
+/// The addresses of an array of texts.
+pub fn plain_ips<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = IpAddr> + 'a {
+    list(value, path).iter().filter_map(|value| ip(value.as_str()?))
+}
+
+/// A range of addresses, `10.244.0.0/24`.
+pub fn ip_range(text: &str) -> Option<(IpAddr, u8)> {
+    let (first, length) = text.split_once('/')?;
+    Some((ip(first)?, length.parse().ok()?))
+}
+
+/// Whether two addresses begin with the same `length` bits.
+pub fn same_range(a: IpAddr, b: IpAddr, length: u8) -> bool {
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => (u128::from(ip.to_bits()) << 96, 32),
+        IpAddr::V6(ip) => (ip.to_bits(), 128),
+    };
+    let ((a_bits, a_width), (b_bits, b_width)) = (bits(a), bits(b));
+    let shift = 128 - u32::from(length.min(a_width));
+    a_width == b_width && a_bits.checked_shr(shift) == b_bits.checked_shr(shift)
+}
