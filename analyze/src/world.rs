@@ -211,6 +211,18 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
     Ends { observer: own, other_as_server: other(true), other_as_client: other(false) }
 }
 
+/// Where a socket's streams begin. A packet from the middle of a connection tells where both stand; a socket that is found by
+/// its data has moved some already.
+fn start_sequences(observer: &Socket, imported: bool) -> [Option<u32>; 2] {
+    let seen = observer.seen_sequences.filter(|_| imported);
+    match (observer.first_sequences, seen) {
+        (Some((sent, received)), _) => [Some(sent), Some(received)],
+        // 0 where no acknowledgment told.
+        (None, Some(seen)) => <[u32; 2]>::from(seen).map(|sequence| Some(sequence).filter(|sequence| *sequence != 0)),
+        (None, None) => [None; 2],
+    }
+}
+
 impl Context for World {
     fn setup(&self, connection: u32) -> Setup {
         let Some(connection) = self.connections.all.get(connection as usize) else { return Setup::default() };
@@ -228,6 +240,7 @@ impl Context for World {
             Endpoint::Path(_) => None,
         };
         let ports = [port(&observer.local), port(&observer.remote)];
+        let imported = self.facts.nodes.get(observer.id.0 as usize).is_some_and(NodeFacts::is_imported);
         let known_role = connection.observer_is_client.is_some() && observer.role != ROLE_UNKNOWN;
         Setup {
             // Sequence numbers mean the same at both ends; counts begin where each end was first seen.
@@ -238,11 +251,11 @@ impl Context for World {
                 && observer.first_sequences.is_none()
                 && !(known_role && observer.opened_ns.is_some())
                 && !unlisted,
-            first_sequences: observer.first_sequences,
+            start_sequences: start_sequences(observer, imported),
             final_sequences: observer.final_sequences.filter(|_| observer.offset_kind == OFFSET_TCP),
             datagrams: observer.transport == Transport::Udp,
             opaque: !stream && observer.transport != Transport::Udp,
-            in_order: self.facts.nodes.get(observer.id.0 as usize).is_some_and(NodeFacts::is_imported),
+            in_order: imported,
             ports,
             hint: self.hint(ports, connection.observer_is_client),
             literals: self.literals,

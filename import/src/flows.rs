@@ -91,7 +91,8 @@ impl Flows {
                         self.waiting_bytes = self.waiting_bytes + connection.waiting_bytes() - before;
                         if self.waiting_bytes > MAX_WAITING_BYTES {
                             self.waiting_bytes -= connection.waiting_bytes();
-                            connection.release(packet.time_ns, true, counters, recorder);
+                            connection.release(true, counters, recorder);
+                            self.waiting_bytes += connection.waiting_bytes();
                         }
                         return;
                     }

@@ -35,8 +35,9 @@ pub struct Taken {
     pub missing: u64,
 }
 
-/// A stretch of a stream that is in order: its 32-bit offset, its length on the wire, and what was captured of it.
-pub type Deliver<'a> = &'a mut dyn FnMut(u32, u32, &[u8]);
+/// A stretch of a stream that is in order: its 32-bit offset, its length on the wire, what was captured of it, and when it
+/// was in order. One without length says that what lies before it is missing.
+pub type Deliver<'a> = &'a mut dyn FnMut(u32, u32, &[u8], u64);
 
 /// One direction.
 #[derive(Debug, Default)]
@@ -101,7 +102,7 @@ impl Way {
         }
         if self.pending.is_empty() && offset == next {
             self.next = Some(end);
-            out(sequence, length, bytes);
+            out(sequence, length, bytes, time_ns);
             return taken;
         }
         if let Some((first, piece)) = self.pending.first_key_value()
@@ -113,7 +114,7 @@ impl Way {
         if offset < next {
             taken.repeated = taken.repeated.saturating_add(u32::try_from(next - offset).unwrap_or(u32::MAX));
         }
-        self.settle(out);
+        self.settle(Some(time_ns), out);
         // What the other side has, the capture won't see any more.
         self.pass_gaps(self.acknowledged.unwrap_or(0), &mut taken, out);
         while self.pending_bytes > MAX_BYTES || self.pending.len() > MAX_PIECES {
@@ -157,15 +158,18 @@ impl Way {
         }
     }
 
-    /// Gives out what is in order now.
-    fn settle(&mut self, out: Deliver<'_>) {
+    /// Gives out what is in order since `filled_ns`, when what was missing before it came; `None` if that never comes: then
+    /// it was in order when it was captured.
+    fn settle(&mut self, filled_ns: Option<u64>, out: Deliver<'_>) {
+        let mut before_ns = 0;
         while let Some(entry) = self.pending.first_entry()
             && Some(*entry.key()) == self.next
         {
             let (offset, piece) = entry.remove_entry();
             self.pending_bytes -= piece.bytes.len() + PIECE_BYTES;
             self.next = Some(offset + u64::from(piece.length));
-            out(offset as u32, piece.length, &piece.bytes);
+            before_ns = piece.time_ns.max(before_ns);
+            out(offset as u32, piece.length, &piece.bytes, filled_ns.unwrap_or(before_ns));
         }
     }
 
@@ -198,7 +202,20 @@ impl Way {
         taken.gaps += 1;
         taken.missing = taken.missing.saturating_add(first - next);
         self.next = Some(*first);
-        self.settle(out);
+        self.settle(None, out);
+    }
+
+    /// Everything before `offset` was sent, and what is not here won't come: known at `time_ns`.
+    pub fn lose_to(&mut self, offset: u64, time_ns: u64, out: Deliver<'_>) -> Taken {
+        let mut taken = Taken::default();
+        self.pass_gaps(offset, &mut taken, out);
+        if let Some(next) = self.next.filter(|next| *next < offset) {
+            taken.gaps += 1;
+            taken.missing = taken.missing.saturating_add(offset - next);
+            self.next = Some(offset);
+            out(offset as u32, 0, &[], time_ns);
+        }
+        taken
     }
 }
 
@@ -215,13 +232,14 @@ mod tests {
         let mut missing = 0;
         for (time, (at, bytes)) in segments.iter().enumerate() {
             let sequence = start.wrapping_add(*at);
-            let taken = way.push(sequence, bytes.len() as u32, bytes, time as u64, &mut |sequence, length, bytes| {
-                assert_eq!(length as usize, bytes.len());
-                out.push((sequence.wrapping_sub(start), bytes.to_vec()));
-            });
+            let taken =
+                way.push(sequence, bytes.len() as u32, bytes, time as u64, &mut |sequence, length, bytes, _| {
+                    assert_eq!(length as usize, bytes.len());
+                    out.push((sequence.wrapping_sub(start), bytes.to_vec()));
+                });
             missing += taken.missing;
         }
-        let rest = way.release(&mut |sequence, _, bytes| out.push((sequence.wrapping_sub(start), bytes.to_vec())));
+        let rest = way.release(&mut |sequence, _, bytes, _| out.push((sequence.wrapping_sub(start), bytes.to_vec())));
         assert_eq!(way.waiting_bytes(), 0);
         (out, missing + rest.missing)
     }
@@ -232,7 +250,7 @@ mod tests {
         way.start_at(100);
         let mut seen = Vec::new();
         let mut push = |way: &mut Way, sequence, bytes: &[u8]| {
-            way.push(sequence, bytes.len() as u32, bytes, 0, &mut |_, _, bytes| seen.extend_from_slice(bytes))
+            way.push(sequence, bytes.len() as u32, bytes, 0, &mut |_, _, bytes, _| seen.extend_from_slice(bytes))
         };
         assert_eq!(push(&mut way, 105, b"FGHIJ").repeated, 0);
         let taken = push(&mut way, 103, b"DExxx");
@@ -248,9 +266,9 @@ mod tests {
         let mut way = Way::default();
         way.start_at(u32::MAX - 4);
         let mut seen = Vec::new();
-        way.push(10, 3, b"abc", 0, &mut |sequence, _, bytes| seen.push((sequence, bytes.to_vec())));
-        assert_eq!(way.acknowledge(9, &mut |_, _, _| panic!("not yet")).gaps, 0);
-        let taken = way.acknowledge(10, &mut |sequence, _, bytes| seen.push((sequence, bytes.to_vec())));
+        way.push(10, 3, b"abc", 0, &mut |sequence, _, bytes, _| seen.push((sequence, bytes.to_vec())));
+        assert_eq!(way.acknowledge(9, &mut |_, _, _, _| panic!("not yet")).gaps, 0);
+        let taken = way.acknowledge(10, &mut |sequence, _, bytes, _| seen.push((sequence, bytes.to_vec())));
         assert_eq!((taken.gaps, taken.missing), (1, 15));
         assert_eq!(seen, [(10, b"abc".to_vec())]);
     }
@@ -260,18 +278,34 @@ mod tests {
     fn behind_acknowledged_bytes_nothing_waits() {
         let mut way = Way::default();
         way.start_at(100);
-        assert_eq!(way.acknowledge(120, &mut |_, _, _| panic!("nothing came yet")).gaps, 0);
+        assert_eq!(way.acknowledge(120, &mut |_, _, _, _| panic!("nothing came yet")).gaps, 0);
         let mut seen = Vec::new();
-        let taken = way.push(120, 4, b"next", 5, &mut |sequence, _, bytes| seen.push((sequence, bytes.to_vec())));
+        let taken = way.push(120, 4, b"next", 5, &mut |sequence, _, bytes, _| seen.push((sequence, bytes.to_vec())));
         assert_eq!((taken.gaps, taken.missing), (1, 20));
         assert_eq!(seen, [(120, b"next".to_vec())]);
+    }
+
+    #[test]
+    fn what_waited_for_nothing_has_its_own_time() {
+        let mut way = Way::default();
+        way.start_at(0);
+        let mut seen = Vec::new();
+        let mut out = |sequence: u32, length: u32, _: &[u8], time_ns: u64| seen.push((sequence, length, time_ns));
+        way.push(10, 5, b"lost1", 100, &mut out);
+        way.acknowledge(15, &mut out);
+        // What was missing here came late: until then this was not in order.
+        way.push(20, 5, b"waits", 200, &mut out);
+        way.push(15, 5, b"fills", 300, &mut out);
+        let end = way.offset(40);
+        assert_eq!(way.lose_to(end, 400, &mut out).missing, 15);
+        assert_eq!(seen, [(10, 5, 100), (15, 5, 300), (20, 5, 300), (40, 0, 400)]);
     }
 
     #[test]
     fn a_snapped_segment_keeps_its_length() {
         let mut way = Way::default();
         let mut seen = Vec::new();
-        let mut out = |sequence: u32, length: u32, bytes: &[u8]| seen.push((sequence, length, bytes.len()));
+        let mut out = |sequence: u32, length: u32, bytes: &[u8], _: u64| seen.push((sequence, length, bytes.len()));
         way.push(1, 100, b"abc", 0, &mut out);
         way.push(151, 50, b"", 0, &mut out);
         way.push(101, 50, b"x", 0, &mut out);
@@ -284,7 +318,7 @@ mod tests {
         way.start_at(0);
         let mut forced = 0;
         for number in 1..20_000u32 {
-            forced += way.push(number * 2000, 1000, &[7; 1000], 0, &mut |_, _, _| {}).forced;
+            forced += way.push(number * 2000, 1000, &[7; 1000], 0, &mut |_, _, _, _| {}).forced;
             assert!(way.waiting_bytes() <= MAX_BYTES + 2000);
         }
         assert!(forced > 10_000, "{forced}");

@@ -1,5 +1,7 @@
 //! One TCP connection (RFC 9293), as the capture point saw it, told from its client's side.
 
+use std::collections::VecDeque;
+
 use kfr_bundle::events::{OFFSET_TCP, ROLE_CLIENT, ROLE_UNKNOWN, StateEvent, TCP_RESET_SENT, TCP_RETRANSMIT, TcpEvent};
 use zerocopy::FromZeros;
 
@@ -7,7 +9,7 @@ use crate::counters::Counters;
 use crate::flows::identity;
 use crate::packet::{End, Tcp, Transport};
 use crate::recorder::{Moved, Recorder};
-use crate::stream::{Taken, Way};
+use crate::stream::{PIECE_BYTES, Taken, Way};
 
 // include/net/tcp_states.h
 const ESTABLISHED: u8 = 1;
@@ -23,9 +25,15 @@ const REFUSED: u32 = 111;
 /// A segment this far from its stream belongs to another connection, whose beginning the capture doesn't have: more than
 /// any window in use.
 const MAX_DISTANCE: u64 = 64 << 20;
+/// How far back a segment can be sent again behind the connection's end: the largest window that is common.
+const MAX_REPEATED: u64 = 8 << 20;
 /// A segment that comes this much after those behind it was sent again; else the network turned the order (the limit that
 /// Wireshark uses, too, where it knows no round-trip time).
 const TURNED_NS: u64 = 3_000_000;
+/// Packets of a connection that wait where one acknowledges bytes that the capture doesn't have, and how long: captured at
+/// several places, an acknowledgment can stand before its data.
+const MAX_HELD: usize = 8;
+const MAX_HELD_NS: u64 = 100_000_000;
 
 /// Which connection of an address pair a packet belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +66,18 @@ pub struct Connection {
     delivered_ns: u64,
     closed_ns: Option<u64>,
     error: u32,
+    /// Packets from the first on that acknowledges what is missing; boxed, since few connections have any.
+    held: Option<Box<VecDeque<Held>>>,
+}
+
+/// A packet that waits.
+#[derive(Debug)]
+struct Held {
+    time_ns: u64,
+    from_server: bool,
+    tcp: Tcp,
+    length: u32,
+    payload: Box<[u8]>,
 }
 
 impl Connection {
@@ -78,7 +98,7 @@ impl Connection {
         let (own, other) = (tcp.sequence, tcp.acknowledged.unwrap_or_default());
         (event.sent_sequence, event.received_sequence) = if asks { (own, other) } else { (other, own) };
         recorder.socket(&event, packet.time_ns);
-        let connection = Self {
+        let mut connection = Self {
             socket,
             client,
             server,
@@ -95,7 +115,14 @@ impl Connection {
             delivered_ns: 0,
             closed_ns: None,
             error: 0,
+            held: None,
         };
+        // In the middle, the acknowledgment tells where the other direction stands.
+        if let (false, Some(acknowledged)) = (tcp.syn, tcp.acknowledged)
+            && let Some(way) = connection.ways.get_mut(usize::from(asks))
+        {
+            way.start_at(acknowledged);
+        }
         if asks && tcp.syn {
             let mut event = connection.change(CLOSE, SYN_SENT);
             event.sent_sequence = tcp.sequence;
@@ -111,7 +138,8 @@ impl Connection {
 
     /// Memory of segments that wait for missing ones.
     pub fn waiting_bytes(&self) -> usize {
-        self.ways.iter().map(Way::waiting_bytes).sum()
+        let held = self.held.iter().flat_map(|held| held.iter()).map(|held| held.payload.len() + PIECE_BYTES);
+        self.ways.iter().map(Way::waiting_bytes).chain(held).sum()
     }
 
     fn way_of(&self, packet: &Transport<'_>) -> usize {
@@ -130,6 +158,11 @@ impl Connection {
             (true, Some(_), None) => {
                 number == 0 || self.state != SYN_SENT && way.next().is_some_and(|_| way.distance(tcp.sequence) > 1)
             }
+            // Behind the end there is nothing of the old one but what is sent again.
+            (false, _, _) if packet.length > 0 && !tcp.rst && self.closed_ns.is_some() => {
+                way.next().is_some_and(|next| way.offset(tcp.sequence) >= next)
+                    || way.distance(tcp.sequence) > MAX_REPEATED
+            }
             (false, _, _) => packet.length > 0 && !tcp.rst && way.distance(tcp.sequence) > MAX_DISTANCE,
         };
         if new { Verdict::New } else { Verdict::Same }
@@ -138,12 +171,91 @@ impl Connection {
     /// Takes a packet.
     pub fn packet(&mut self, packet: &Transport<'_>, tcp: &Tcp, counters: &mut Counters, recorder: &mut Recorder) {
         let number = self.way_of(packet);
+        let Some(first) = self.first_held() else {
+            if self.misses(number, tcp).is_some() {
+                self.hold(number, packet, tcp);
+            } else {
+                self.take(packet, tcp, counters, recorder);
+            }
+            return;
+        };
+        let late = packet.time_ns.saturating_sub(first.time_ns) > MAX_HELD_NS;
+        let missing = self.misses(usize::from(first.from_server), &first.tcp);
+        if !late && packet.length > 0 && missing.is_some_and(|(way, offset)| self.brings(number, way, offset, tcp)) {
+            // It belongs before those that wait.
+            self.take(packet, tcp, counters, recorder);
+            let first = self.first_held().map(|first| (usize::from(first.from_server), first.tcp));
+            if first.is_some_and(|(number, tcp)| self.misses(number, &tcp).is_none()) {
+                self.let_go(false, counters, recorder);
+            }
+            return;
+        }
+        self.hold(number, packet, tcp);
+        if late || self.held.as_ref().is_some_and(|held| held.len() > MAX_HELD) {
+            self.let_go(false, counters, recorder);
+        }
+    }
+
+    fn first_held(&self) -> Option<&Held> {
+        self.held.as_ref()?.front()
+    }
+
+    /// The direction, and the offset up to which its bytes are known to be sent, where some of these are not here. One byte
+    /// may be a FIN that was not captured.
+    fn misses(&self, number: usize, tcp: &Tcp) -> Option<(usize, u64)> {
+        let other = 1 - number;
+        let (way, fin) = (self.ways.get(other)?, self.fin.get(other)?);
+        let acknowledged = way.offset(tcp.acknowledged.filter(|_| !tcp.rst && !tcp.syn)?);
+        let to = fin.map_or(acknowledged, |fin| fin.min(acknowledged));
+        let missing = to.checked_sub(way.next()?)?;
+        let least = if fin.is_some() { 1 } else { 2 };
+        (least..MAX_DISTANCE).contains(&missing).then_some((other, to))
+    }
+
+    /// Whether a segment of direction `number` has bytes that are missing before `offset` of `way`.
+    fn brings(&self, number: usize, way: usize, offset: u64, tcp: &Tcp) -> bool {
+        number == way && self.ways.get(way).is_some_and(|way| way.offset(tcp.sequence) < offset)
+    }
+
+    fn hold(&mut self, number: usize, packet: &Transport<'_>, tcp: &Tcp) {
+        let Transport { time_ns, length, payload, .. } = *packet;
+        let held = Held { time_ns, from_server: number == 1, tcp: *tcp, length, payload: payload.into() };
+        self.held.get_or_insert_default().push_back(held);
+    }
+
+    /// What is missing is lost: takes the packets that waited for it. At the capture's end, the last byte may be a FIN that was
+    /// not captured.
+    fn let_go(&mut self, at_end: bool, counters: &mut Counters, recorder: &mut Recorder) {
+        let held = self.held.take().unwrap_or_default();
+        let goes_on = [false, true].map(|server| held.iter().any(|held| held.from_server == server && held.length > 0));
+        for held in *held {
+            if let Some((way, offset)) = self.misses(usize::from(held.from_server), &held.tcp) {
+                let may_be_fin = at_end && self.fin.get(way) == Some(&None) && goes_on.get(way) == Some(&false);
+                self.lose_to(way, offset - u64::from(may_be_fin), held.time_ns, counters, recorder);
+            }
+            let (source, destination) =
+                if held.from_server { (self.server, self.client) } else { (self.client, self.server) };
+            let Held { time_ns, tcp, length, ref payload, .. } = held;
+            let packet = Transport { time_ns, source, destination, tcp: Some(tcp), length, payload };
+            self.take(&packet, &tcp, counters, recorder);
+        }
+    }
+
+    fn lose_to(&mut self, number: usize, offset: u64, time_ns: u64, counters: &mut Counters, recorder: &mut Recorder) {
+        let (socket, bytes, last) = (self.socket, &mut self.bytes, &mut self.delivered_ns);
+        let Some(way) = self.ways.get_mut(number) else { return };
+        let taken = way.lose_to(offset, time_ns, &mut deliver(socket, number, (bytes, last), recorder));
+        count_gaps(&taken, counters);
+    }
+
+    fn take(&mut self, packet: &Transport<'_>, tcp: &Tcp, counters: &mut Counters, recorder: &mut Recorder) {
+        let number = self.way_of(packet);
         self.last_ns = self.last_ns.max(packet.time_ns);
         if tcp.syn {
             self.synchronise(number, packet, tcp, counters, recorder);
         }
         if let Some(acknowledged) = tcp.acknowledged {
-            self.acknowledge(number, acknowledged, packet.time_ns, counters, recorder);
+            self.acknowledge(number, acknowledged, counters, recorder);
         }
         if !tcp.syn && !tcp.rst {
             self.establish(number, tcp, packet.time_ns, recorder);
@@ -215,18 +327,11 @@ impl Connection {
         self.state = ESTABLISHED;
     }
 
-    fn acknowledge(
-        &mut self,
-        number: usize,
-        acknowledged: u32,
-        time_ns: u64,
-        counters: &mut Counters,
-        recorder: &mut Recorder,
-    ) {
+    fn acknowledge(&mut self, number: usize, acknowledged: u32, counters: &mut Counters, recorder: &mut Recorder) {
         let other = 1 - number;
         let (socket, bytes, last) = (self.socket, &mut self.bytes, &mut self.delivered_ns);
         let Some(way) = self.ways.get_mut(other) else { return };
-        let taken = way.acknowledge(acknowledged, &mut deliver(socket, other, time_ns, (bytes, last), recorder));
+        let taken = way.acknowledge(acknowledged, &mut deliver(socket, other, (bytes, last), recorder));
         count_gaps(&taken, counters);
     }
 
@@ -254,7 +359,7 @@ impl Connection {
             packet.length,
             packet.payload,
             packet.time_ns,
-            &mut deliver(socket, number, packet.time_ns, (bytes, last), recorder),
+            &mut deliver(socket, number, (bytes, last), recorder),
         );
         count_gaps(&taken, counters);
         counters.overlaps_conflicting += u64::from(taken.conflicting);
@@ -325,11 +430,12 @@ impl Connection {
     }
 
     /// Gives out everything that waits.
-    pub fn release(&mut self, time_ns: u64, forced: bool, counters: &mut Counters, recorder: &mut Recorder) {
+    pub fn release(&mut self, forced: bool, counters: &mut Counters, recorder: &mut Recorder) {
+        self.let_go(!forced, counters, recorder);
         for number in 0..2 {
             let (socket, bytes, last) = (self.socket, &mut self.bytes, &mut self.delivered_ns);
             let Some(way) = self.ways.get_mut(number) else { continue };
-            let taken = way.release(&mut deliver(socket, number, time_ns, (bytes, last), recorder));
+            let taken = way.release(&mut deliver(socket, number, (bytes, last), recorder));
             count_gaps(&taken, counters);
             counters.gaps_forced += if forced { u64::from(taken.gaps) } else { 0 };
         }
@@ -337,33 +443,25 @@ impl Connection {
 
     /// Nothing more of it will come.
     pub fn finish(&mut self, counters: &mut Counters, recorder: &mut Recorder) {
-        self.release(self.last_ns, false, counters, recorder);
-        let ends: [Option<u64>; 2] = std::array::from_fn(|number| self.end_of(number));
-        for (way, end) in self.ways.iter().zip(ends) {
-            let missing = way.next().zip(end).map_or(0, |(next, end)| end.saturating_sub(next));
-            counters.gaps += u64::from(missing > 0);
-            counters.segments_missing_bytes += missing;
+        self.release(false, counters, recorder);
+        for number in 0..2 {
+            // Bytes before a FIN were sent, though no later one tells of them.
+            let next = self.ways.get(number).and_then(Way::next).unwrap_or(0);
+            if let Some(fin) =
+                self.fin.get(number).copied().flatten().filter(|fin| fin.saturating_sub(next) < MAX_DISTANCE)
+            {
+                self.lose_to(number, fin, self.last_ns, counters, recorder);
+            }
         }
         if let Some(closed_ns) = self.closed_ns {
             let mut event = self.change(self.state, CLOSE);
             event.error = self.error;
-            let [sent, received] = ends;
-            // As in the kernel, a FIN that was sent counts, one that was received doesn't.
-            let fin = u64::from(matches!(self.state, FIN_WAIT1 | TIME_WAIT | LAST_ACK));
-            event.sent_sequence = sent.map_or(event.sent_sequence, |end| (end + fin) as u32);
-            event.received_sequence = received.map_or(event.received_sequence, |end| end as u32);
+            // As in the kernel, a FIN that was sent counts as a byte.
+            let fin = u32::from(matches!(self.state, FIN_WAIT1 | TIME_WAIT | LAST_ACK));
+            event.sent_sequence = event.sent_sequence.wrapping_add(fin);
             // Its last bytes may have been in order only later.
             recorder.state(&event, closed_ns.max(self.delivered_ns));
         }
-    }
-
-    /// Behind the last byte of one direction. Those that the other side has, or that come before a FIN, were sent, though
-    /// no later byte tells of them.
-    fn end_of(&self, number: usize) -> Option<u64> {
-        let (way, fin) = (self.ways.get(number)?, self.fin.get(number)?);
-        // One more than the bytes may be a FIN that was not captured.
-        let told = fin.or_else(|| Some(way.acknowledged()?.saturating_sub(1)));
-        way.next().max(told)
     }
 
     /// A state change of the client's socket.
@@ -407,11 +505,10 @@ fn count_gaps(taken: &Taken, counters: &mut Counters) {
 fn deliver<'a>(
     socket: u64,
     number: usize,
-    time_ns: u64,
     (bytes, last_ns): (&'a mut [u64; 2], &'a mut u64),
     recorder: &'a mut Recorder,
-) -> impl FnMut(u32, u32, &[u8]) + 'a {
-    move |sequence, length, payload| {
+) -> impl FnMut(u32, u32, &[u8], u64) + 'a {
+    move |sequence, length, payload, time_ns| {
         if let Some(bytes) = bytes.get_mut(number) {
             *bytes += u64::from(length);
         }

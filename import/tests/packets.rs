@@ -83,6 +83,81 @@ fn bytes_missing_at_the_end_are_counted() {
     assert_eq!(conversation(&segments).summary.counters.segments_missing_bytes, 46);
 }
 
+/// What the events of one connection say, in their order.
+fn told(found: &Content) -> Vec<(bool, u64, u32, u64)> {
+    found.data.iter().map(|data| (data.sent, data.offset, data.length, data.time_ns / 1_000_000 - 1000)).collect()
+}
+
+#[test]
+fn an_acknowledged_loss_is_told_before_whoever_acknowledged_goes_on() {
+    let mut segments = opened();
+    segments.extend([
+        segment(true, ACK, 100, 500, b"one"),
+        // The answer, 20 bytes, is not in the capture. The next request acknowledges it.
+        segment(true, ACK, 103, 520, b"two"),
+        segment(false, ACK, 520, 106, b"answer"),
+    ]);
+    let found = conversation(&segments);
+    assert_eq!(told(&found), [(true, 100, 3, 3), (false, 520, 0, 4), (true, 103, 3, 4), (false, 520, 6, 5)]);
+    assert_eq!((found.summary.counters.gaps, found.summary.counters.segments_missing_bytes), (1, 20));
+}
+
+#[test]
+fn an_acknowledgment_that_stands_before_its_data_loses_nothing() {
+    let mut segments = opened();
+    segments.extend([
+        segment(true, ACK, 100, 500, b"one"),
+        segment(true, ACK, 103, 506, b"two"),
+        segment(false, ACK, 500, 103, b"answer"),
+        segment(false, ACK, 506, 106, b"more"),
+    ]);
+    let found = conversation(&segments);
+    assert_eq!(told(&found), [(true, 100, 3, 3), (false, 500, 6, 5), (true, 103, 3, 4), (false, 506, 4, 6)]);
+    assert_eq!(found.summary.counters.gaps, 0);
+}
+
+#[test]
+fn behind_a_lost_exchange_a_request_has_its_own_time() {
+    let mut segments = opened();
+    segments.extend([
+        segment(true, ACK, 100, 500, b"one"),
+        segment(false, ACK, 500, 103, b"answer"),
+        // One exchange of 10 and 20 bytes is lost; this acknowledges its answer, and nothing yet the question.
+        segment(true, ACK, 113, 526, b"two"),
+        segment(false, ACK, 526, 116, b"answer"),
+    ]);
+    let found = conversation(&segments);
+    let two = found.data.iter().find(|data| data.payload == b"two").unwrap();
+    assert_eq!((two.offset, two.time_ns), (113, 1_005_000_000));
+}
+
+#[test]
+fn joined_in_the_middle_both_directions_begin_where_the_first_packet_says() {
+    let segments = [
+        segment(true, ACK, 100, 500, b"one"),
+        segment(true, ACK, 103, 520, b"two"),
+        segment(false, ACK, 520, 106, b"answer"),
+    ];
+    let found = conversation(&segments);
+    assert_eq!((found.sockets[0].sent_sequence, found.sockets[0].received_sequence), (100, 500));
+    assert_eq!(told(&found), [(true, 100, 3, 0), (false, 520, 0, 1), (true, 103, 3, 1), (false, 520, 6, 2)]);
+}
+
+#[test]
+fn a_port_used_again_without_its_start_is_another_connection() {
+    let mut segments = opened();
+    segments.extend([
+        segment(true, ACK, 100, 500, b"one"),
+        segment(false, RST, 500, 0, b""),
+        // Sent again, then somebody new.
+        segment(true, ACK, 100, 500, b"one"),
+        segment(true, ACK, 50_000, 900_000, b"two"),
+    ]);
+    let found = conversation(&segments);
+    assert_eq!(found.sockets.len(), 2);
+    assert_eq!((found.bytes(1, true), found.bytes(2, true)), (b"one".to_vec(), b"two".to_vec()));
+}
+
 #[test]
 fn a_port_used_again_is_another_connection() {
     let mut segments = opened();

@@ -136,6 +136,11 @@ impl<T> Pairing<T> {
         true
     }
 
+    /// Why an answer may belong to a request that was lost; no flag if it can't.
+    pub fn uncertainty(&self) -> Flags {
+        self.uncertain
+    }
+
     /// Where answers to a request that is first looked at now can begin at the earliest.
     pub fn seen_now(&self, streams: &Streams) -> u64 {
         self.stalled_at.unwrap_or(streams.server.end())

@@ -1,7 +1,6 @@
 //! Two ends, one connection: finds the sockets that talk to each other.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 
 use kfr_bundle::events::{OFFSET_TCP, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
 use rustc_hash::FxHashMap;
@@ -34,6 +33,8 @@ pub struct Connections {
     of_socket: Vec<u32>,
 }
 
+/// Between two places of one node a packet takes less.
+const COPIED_NS: u64 = 100_000_000;
 /// In place of a connection's number: a listener, or nobody's.
 const NONE: u32 = u32::MAX;
 /// The socket is another one's as well: its bytes count there.
@@ -137,14 +138,10 @@ fn find_copies(
         let sequences =
             socket.first_sequences.map(|first| (true, first)).or(socket.seen_sequences.map(|seen| (false, seen)));
         if let (Transport::Tcp, Some(sequences)) = (socket.transport, sequences) {
-            match by_sequence.entry((bundle, sequences)) {
-                Entry::Occupied(first) => {
-                    copies.entry(*first.get()).or_default().push((number, KnownBy::Sequence));
-                    continue;
-                }
-                Entry::Vacant(slot) => {
-                    slot.insert(number);
-                }
+            let original = *by_sequence.entry((bundle, sequences)).or_insert(number);
+            if all.get(original as usize).is_some_and(|original| may_be_copies(original, socket)) {
+                copies.entry(original).or_default().push((number, KnownBy::Sequence));
+                continue;
             }
         }
         let key = (bundle, socket.transport == Transport::Udp, &socket.local);
@@ -158,6 +155,19 @@ fn find_copies(
         }
     }
     copies
+}
+
+/// Whether two sockets with the same sequence numbers can be one connection, captured twice on one node's way: an address was
+/// translated in between, and no time went by. Made-up captures give all connections the same numbers.
+fn may_be_copies(a: &Socket, b: &Socket) -> bool {
+    let translated = match (&a.local, &b.local, &a.remote, &b.remote) {
+        (a_local, b_local, Endpoint::Ip(a_remote, _), Endpoint::Ip(b_remote, _)) if a_local == b_local => {
+            a_remote != b_remote
+        }
+        (Endpoint::Ip(a_local, _), Endpoint::Ip(b_local, _), ..) => a_local != b_local,
+        _ => false,
+    };
+    translated && at_once(a, b) && a.first_seen_ns.abs_diff(b.first_seen_ns) < COPIED_NS
 }
 
 /// Whether two sockets lived at the same time, as far as that is known.

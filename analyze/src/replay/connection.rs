@@ -69,8 +69,9 @@ pub struct Setup {
     pub observer_is_client: Option<bool>,
     /// Its start was not seen.
     pub mid_stream: bool,
-    /// TCP: sequence numbers of the first byte (sent, received) by the observer.
-    pub first_sequences: Option<(u32, u32)>,
+    /// TCP: sequence numbers of the first byte (sent, received) by the observer; in the middle of a connection, of the first
+    /// that the recording can have.
+    pub start_sequences: [Option<u32>; 2],
     /// TCP: sequence numbers behind the last byte (sent, received) of the observer, where its end was seen.
     pub final_sequences: Option<(u32, u32)>,
     /// Each event is a datagram: whole, and in the order in which its socket saw it.
@@ -180,8 +181,8 @@ impl Live {
     /// A connection of which nothing was seen yet.
     pub fn new(setup: Setup) -> Self {
         let mut ways = [Way::default(), Way::default()];
-        if let Some((sent, received)) = setup.first_sequences {
-            for (way, sequence) in ways.iter_mut().zip([sent, received]) {
+        for (way, sequence) in ways.iter_mut().zip(setup.start_sequences) {
+            if let Some(sequence) = sequence {
                 let start = way.observed.unwrap_sequence(sequence);
                 way.observed.start_at(start);
                 way.peered.start_at(start);
@@ -290,6 +291,8 @@ impl Live {
                 }
                 return;
             }
+            // It only says where the stream stands (imported packets).
+            Step::Call(call, _) if call.length == 0 && !self.setup.datagrams => return,
             Step::Call(call, certain) => (call, certain),
         };
         let parked =

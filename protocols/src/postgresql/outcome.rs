@@ -278,6 +278,7 @@ impl PostgreSql {
                     target: statement.map(|statement| statement.target.clone()),
                     request: step.request.clone(),
                     response: Some(at..end),
+                    flags: self.pairing.uncertainty(),
                     ..Exchange::default()
                 };
                 tell(&mut exchange);
