@@ -77,7 +77,8 @@ pub fn peer_records(world: &World, connection: u32, observer_is_client: bool) ->
 }
 
 fn peer_record(world: &World, own: Option<&Socket>, endpoint: &Endpoint, end: End) -> PeerRecord {
-    let (address, port) = match endpoint {
+    let answered = end.answered.map(|(ip, port)| Endpoint::Ip(ip, port));
+    let (address, port) = match answered.as_ref().unwrap_or(endpoint) {
         Endpoint::Ip(ip, port) => (ip.to_string(), Some(*port)),
         Endpoint::Path(path) => (path.to_string(), None),
     };

@@ -1,6 +1,7 @@
 //! Services: the containers, units and process groups that talk to each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use kfr_bundle::events::{ROLE_LISTENER, ROLE_SERVER};
 use rustc_hash::FxHashMap;
@@ -51,6 +52,8 @@ pub struct End {
     pub pod: Option<u32>,
     /// Number of the Kubernetes Service whose address was called.
     pub called: Option<u32>,
+    /// The address that answered for it, where only one could.
+    pub answered: Option<(IpAddr, u16)>,
     /// How that is known.
     pub known_by: Option<KnownBy>,
 }
@@ -168,20 +171,21 @@ impl Services {
             return End { service, ..End::default() };
         };
         // Who answered was not recorded: where all who could are of one workload, it was that one.
-        let backends = kube.backends(called, time_ns);
-        let mut workloads = backends.iter().filter_map(|pod| Some(kube.pod(*pod)?.workload));
-        let first = workloads.next();
-        let known_by =
-            first.filter(|first| workloads.all(|workload| workload == *first)).map(|_| KnownBy::EndpointSlice);
-        let service = match (known_by, backends.first()) {
-            (Some(_), Some(pod)) => of_pod(self, *pod),
-            _ => {
+        let backends = kube.backends(called, port, time_ns);
+        let pods: Vec<_> = backends.iter().map(|(ip, _)| kube.pod_at(*ip, time_ns)).collect();
+        let workload = |pod: &Option<u32>| pod.and_then(|pod| kube.pod(pod)).map(|pod| pod.workload);
+        let first = pods.first().copied().flatten();
+        let same = first.is_some() && pods.iter().all(|pod| workload(pod) == workload(&first));
+        let answered = backends.first().copied().filter(|_| backends.len() == 1);
+        let service = match first.filter(|_| same) {
+            Some(pod) => of_pod(self, pod),
+            None => {
                 let name = kube.service(called).map(|service| format!("{}/{}", service.namespace, service.name));
                 self.kube(ServiceKind::Service, &name.unwrap_or_default(), endpoint, is_server)
             }
         };
-        let pod = backends.first().copied().filter(|_| backends.len() == 1);
-        End { service, pod, called: Some(called), known_by }
+        let known_by = (same || answered.is_some()).then_some(KnownBy::EndpointSlice);
+        End { service, pod: answered.and(first), called: Some(called), answered, known_by }
     }
 
     /// The service behind an address that no recorded process owns. A server is told apart by its port.

@@ -44,6 +44,8 @@ pub struct KubeService {
     pub namespace: String,
     /// Name.
     pub name: String,
+    /// Its ports: name (empty where there is only one) and number.
+    pub ports: Vec<(String, u16)>,
     /// First and last moment, ns since 1970.
     pub lived_ns: (u64, u64),
 }
@@ -67,10 +69,11 @@ struct Span<T> {
     what: T,
 }
 
-/// Addresses behind a Service, as one of its endpoint slices has them at a time.
+/// Addresses behind a Service, as one of its endpoint slices has them at a time, and its ports by name.
 #[derive(Debug, Clone, Default)]
 struct Slice {
     ready: Vec<IpAddr>,
+    ports: Vec<(String, u16)>,
 }
 
 /// The cluster over time.
@@ -191,9 +194,15 @@ impl Kube {
                     }
                 }
             }
+            let state = life.states.last().map_or(&Value::Null, |(_, state)| state);
+            let ports = read::list(state, &["spec", "ports"]).iter().filter_map(|port| {
+                let number = read::number(port, &["port"]).and_then(|port| u16::try_from(port).ok())?;
+                Some((read::text(port, &["name"]).unwrap_or_default().to_string(), number))
+            });
             self.services.push(KubeService {
                 namespace: life.namespace.clone(),
                 name: life.name.clone(),
+                ports: ports.collect(),
                 lived_ns: lived(life),
             });
         }
@@ -231,6 +240,14 @@ impl Kube {
         // The address of a node's bridge stands in no object.
         let own = || self.pod_ranges.iter().find(|(first, length, _)| read::same_range(ip, *first, *length));
         held.next().map(|span| span.what).or_else(|| own().filter(|_| spans.is_empty()).map(|own| Who::Node(own.2)))
+    }
+
+    /// The pod that had an address at a moment.
+    pub fn pod_at(&self, ip: IpAddr, time_ns: u64) -> Option<u32> {
+        match self.who(ip, time_ns)? {
+            Who::Pod(pod) => Some(pod),
+            _ => None,
+        }
     }
 
     /// The Service that a port of every node belongs to.
@@ -279,10 +296,12 @@ impl Kube {
         self.workload_names.get(number as usize).map_or("", String::as_str)
     }
 
-    /// Whether `from` is an address of a Service at this moment, and a pod at `to` answers for it.
+    /// Whether `from` is an address of a Service at this moment, and `to` answers for it.
     pub fn answers(&self, from: IpAddr, to: IpAddr, time_ns: u64) -> bool {
         match (self.who(from, time_ns), self.who(to, time_ns)) {
-            (Some(Who::Service(service)), Some(Who::Pod(pod))) => self.backends(service, time_ns).contains(&pod),
+            (Some(Who::Service(service)), Some(_)) => {
+                self.backends(service, 0, time_ns).iter().any(|(backend, _)| *backend == to.to_canonical())
+            }
             _ => false,
         }
     }
@@ -297,21 +316,22 @@ impl Kube {
         }
     }
 
-    /// The pods that were ready to answer for a Service at a moment, in order.
-    pub fn backends(&self, service: u32, time_ns: u64) -> Vec<u32> {
+    /// Who could answer for a port of a Service at a moment: addresses that were ready, each once, in order.
+    pub fn backends(&self, service: u32, port: u16, time_ns: u64) -> Vec<(IpAddr, u16)> {
         let Some(service) = self.service(service) else { return Vec::new() };
         let slices = self.slices.get(&(service.namespace.clone(), service.name.clone()));
         let held = slices.into_iter().flatten().filter(|span| (span.from_ns..span.to_ns).contains(&time_ns));
-        let mut pods: Vec<u32> = held
-            .flat_map(|span| &span.what.ready)
-            .filter_map(|ip| match self.who(*ip, time_ns)? {
-                Who::Pod(pod) => Some(pod),
-                _ => None,
+        let name = service.ports.iter().find(|(_, number)| *number == port).map(|(name, _)| name.as_str());
+        let mut backends: Vec<_> = held
+            .flat_map(|span| {
+                let number =
+                    span.what.ports.iter().find(|(of, _)| Some(of.as_str()) == name).map(|(_, number)| *number);
+                span.what.ready.iter().map(move |ip| (*ip, number.unwrap_or(port)))
             })
             .collect();
-        pods.sort_unstable();
-        pods.dedup();
-        pods
+        backends.sort_unstable();
+        backends.dedup();
+        backends
     }
 }
 
@@ -324,10 +344,11 @@ fn is_over(pod: &Value) -> bool {
     matches!(read::text(pod, &["status", "phase"]), Some("Succeeded" | "Failed"))
 }
 
-/// When the last container of a pod ended, ns since 1970.
+/// The end of the second in which the last container of a pod ended, ns since 1970: Kubernetes tells whole seconds.
 fn ended_ns(pod: &Value) -> Option<u64> {
     let statuses = read::list(pod, &["status", "containerStatuses"]).iter();
-    statuses.filter_map(|status| read::time_ns(status, &["state", "terminated", "finishedAt"])).max()
+    let last_ns = statuses.filter_map(|status| read::time_ns(status, &["state", "terminated", "finishedAt"])).max()?;
+    Some(last_ns.saturating_add(1_000_000_000))
 }
 
 /// Ids and names of a pod's containers, also of those that ran before a restart.
@@ -365,5 +386,10 @@ fn ready(slice: &Value) -> Slice {
             .unwrap_or(true)
     };
     let endpoints = read::list(slice, &["endpoints"]).iter().filter(is_ready);
-    Slice { ready: endpoints.flat_map(|endpoint| read::plain_ips(endpoint, &["addresses"])).collect() }
+    let ports = read::list(slice, &["ports"]).iter().filter_map(|port| {
+        let number = read::number(port, &["port"]).and_then(|port| u16::try_from(port).ok())?;
+        Some((read::text(port, &["name"]).unwrap_or_default().to_string(), number))
+    });
+    let ports = ports.collect();
+    Slice { ready: endpoints.flat_map(|endpoint| read::plain_ips(endpoint, &["addresses"])).collect(), ports }
 }

@@ -9,6 +9,10 @@ use super::read;
 /// Owners of owners that are followed: a cycle ends here.
 const MAX_OWNERS: usize = 8;
 
+const MINUTE_NS: u64 = 60_000_000_000;
+/// How late a CronJob starts a Job at most, minutes: else the number is something else.
+const LATEST_MINUTES: u64 = 24 * 60;
+
 /// The topmost owner of pods.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Workload {
@@ -69,6 +73,15 @@ impl Owners {
             && !deployment.is_empty()
         {
             return workload("Deployment", deployment);
+        }
+        // The same of a Job and its CronJob: what is appended is the minute that it was due (unix time).
+        if kind == "Job"
+            && let Some((cron_job, minute)) = owner.rsplit_once('-')
+            && let Some(minute) = minute.parse::<u64>().ok()
+            && let Some(created_ns) = read::time_ns(pod, &["metadata", "creationTimestamp"])
+            && (created_ns / MINUTE_NS).abs_diff(minute) < LATEST_MINUTES
+        {
+            return workload("CronJob", cron_job);
         }
         workload(&kind, &owner)
     }

@@ -1,0 +1,183 @@
+//! A packet capture of a real cluster with its API lists, against the node's own conntrack table and the pods' own logs. Needs
+//! `KFR_SHARED` to name the folder that holds `k8s/`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use kfr_analyze::dump::connection_lines;
+use kfr_analyze::{Analysis, Input, Options, Want};
+use kfr_bundle::Writer;
+use kfr_import::kube::KubeFiles;
+use serde_json::Value;
+
+fn shared() -> Option<PathBuf> {
+    match std::env::var_os("KFR_SHARED") {
+        Some(folder) => Some(Path::new(&folder).join("k8s")),
+        None => {
+            println!("skipped: KFR_SHARED doesn't name the folder with the recorded cluster");
+            None
+        }
+    }
+}
+
+struct Found {
+    requests: Vec<Value>,
+    connections: Vec<Value>,
+    /// First and last packet, ns since 1970.
+    window: (u64, u64),
+}
+
+fn replay(packets: &Path) -> Found {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("shop.kfr");
+    let kube = KubeFiles::read(packets).unwrap();
+    let capture = File::open(packets.join("shop.pcap")).unwrap();
+    let writer = |header: &_| Writer::create(&bundle, header, true);
+    kfr_import::import_with_kube(capture, "shop.pcap", Some(kube), writer).unwrap();
+    let inputs = Input::open_all(&[bundle]).unwrap();
+    let analysis = Analysis::new(&inputs, &Options::default(), Want::RequestLines).unwrap();
+    let (mut lines, mut connections) = (Vec::new(), Vec::new());
+    connection_lines(&analysis, &mut connections).unwrap();
+    analysis.lines.write(&mut lines).unwrap();
+    let values = |bytes: &[u8]| -> Vec<Value> {
+        std::str::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    Found { requests: values(&lines), connections: values(&connections), window: analysis.world.window.unwrap() }
+}
+
+/// One direction of an entry of `conntrack -L`: source and destination, address and port.
+type Tuple = (String, String, String, String);
+
+/// What the kernel translated: by protocol and the tuple as the client sent it, the address that answered.
+fn conntrack(table: &str) -> BTreeMap<(String, Tuple), String> {
+    let mut answered = BTreeMap::new();
+    for line in table.lines() {
+        let values = |key: &str| -> Vec<String> {
+            line.split_whitespace().filter_map(|word| word.strip_prefix(key)).map(str::to_string).collect()
+        };
+        let (sources, targets, from, to) = (values("src="), values("dst="), values("sport="), values("dport="));
+        if let ([source, answering], [target, _], [from, _], [to, _]) = (&*sources, &*targets, &*from, &*to) {
+            let protocol = line.split_whitespace().next().unwrap().to_string();
+            let asked = (source.clone(), from.clone(), target.clone(), to.clone());
+            answered.insert((protocol, asked), answering.clone());
+        }
+    }
+    answered
+}
+
+#[test]
+fn every_called_service_is_the_pod_that_answered() {
+    let Some(k8s) = shared() else { return };
+    let packets = k8s.join("packets");
+    let found = replay(&packets);
+    let pods: Value = serde_json::from_slice(&std::fs::read(packets.join("api-after-pods.json")).unwrap()).unwrap();
+    let pod_of: BTreeMap<String, String> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pod| pod["spec"]["hostNetwork"] != true)
+        .filter_map(|pod| {
+            let name = format!("{}/{}", pod["metadata"]["namespace"].as_str()?, pod["metadata"]["name"].as_str()?);
+            Some((pod["status"]["podIP"].as_str()?.to_string(), name))
+        })
+        .collect();
+    let table = std::fs::read_to_string(packets.join("host-before/conntrack.txt")).unwrap();
+    let answered = conntrack(&table);
+    let (mut called, mut confirmed, mut unresolved) = (0, 0, Vec::new());
+    for line in &found.connections {
+        let server = &line["server"];
+        let is_virtual = |address: &Value| address.as_str().is_some_and(|address| address.starts_with("10.96."));
+        // Nobody talks to a Service's address itself.
+        if is_virtual(&server["address"]) {
+            unresolved.push(line.to_string());
+        }
+        // The API server has the node's address.
+        if line["service"].is_null() || line["service"] == "default/kubernetes" {
+            continue;
+        }
+        called += 1;
+        let address = server["address"].as_str().unwrap();
+        assert_eq!(server["pod"].as_str(), pod_of.get(address).map(String::as_str), "{line}");
+        let client = (line["client"]["address"].as_str().unwrap(), line["client"]["port"].to_string());
+        let mut entries = answered.iter().filter(|((protocol, (source, from, target, _)), _)| {
+            *protocol == line["transport"].as_str().unwrap()
+                && (source.as_str(), from) == (client.0, &client.1)
+                && target.starts_with("10.96.")
+        });
+        if let Some((_, answering)) = entries.next() {
+            assert_eq!(address, answering, "{line}");
+            confirmed += 1;
+        }
+    }
+    assert!(unresolved.is_empty(), "{} not resolved:\n{}", unresolved.len(), unresolved[0]);
+    println!("{called} connections to Services, {confirmed} of them in the kernel's table");
+    assert!(called > 200 && confirmed >= 10, "{called} called, {confirmed} confirmed");
+}
+
+#[test]
+fn every_pod_has_its_name_and_workload() {
+    let Some(k8s) = shared() else { return };
+    let found = replay(&k8s.join("packets"));
+    let mut named = BTreeMap::<String, BTreeSet<String>>::new();
+    for line in &found.connections {
+        for end in [&line["client"], &line["server"]] {
+            if end["address"]
+                .as_str()
+                .is_some_and(|address| address.starts_with("10.244.0.") && address != "10.244.0.1")
+            {
+                let pod = end["pod"].as_str().unwrap_or_else(|| panic!("a pod without a name: {line}"));
+                let workload = end["workload"].as_str().unwrap().to_string();
+                named.entry(workload).or_default().insert(pod.to_string());
+                assert_eq!(end["node"], "node-1");
+            }
+        }
+    }
+    let count = |workload: &str| named.get(workload).map_or(0, BTreeSet::len);
+    let expected = [
+        ("kube-system/coredns", 1),
+        ("shop/api", 3),
+        ("shop/checkout", 1),
+        ("shop/frontend", 2),
+        ("shop/loadgen", 1),
+        ("shop/mariadb", 1),
+        ("shop/payments", 1),
+        ("shop/postgres", 1),
+        ("shop/pricing", 2),
+        ("shop/redis", 1),
+        // A CronJob's.
+        ("shop/report", 1),
+    ];
+    for (workload, pods) in expected {
+        assert_eq!(count(workload), pods, "{workload}: {:?}", named.get(workload));
+    }
+    assert_eq!(named.len(), expected.len(), "{:?}", named.keys());
+}
+
+/// The frontends' own access logs, in the seconds that the capture covers.
+#[test]
+fn requests_are_counted_once() {
+    let Some(k8s) = shared() else { return };
+    let packets = k8s.join("packets");
+    let found = replay(&packets);
+    let asked = found
+        .requests
+        .iter()
+        .filter(|line| line["server"]["workload"] == "shop/frontend" && line["client"]["workload"] == "shop/loadgen");
+    let mut by_pod = BTreeMap::<String, usize>::new();
+    for line in asked {
+        *by_pod.entry(line["server"]["pod"].as_str().unwrap().replace("shop/", "")).or_default() += 1;
+    }
+    let (first_ns, last_ns) = found.window;
+    assert_eq!(by_pod.len(), 2);
+    for (pod, requests) in by_pod {
+        let log = std::fs::read_to_string(packets.join(format!("logs/{pod}.nginx.log"))).unwrap();
+        let logged = log.lines().filter(|line| {
+            let time: Timestamp = line.split_whitespace().next().unwrap().parse().unwrap();
+            let time_ns = time.as_nanosecond() as u64;
+            line.contains("loadgen/") && (first_ns..=last_ns).contains(&time_ns)
+        });
+        assert_eq!(requests, logged.count(), "{pod}");
+    }
+}
