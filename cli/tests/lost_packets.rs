@@ -101,11 +101,10 @@ fn unmarked_outcomes_are_true() {
                     continue;
                 }
                 let known = WRONG.iter().find(|(name, number, _)| path.ends_with(name) && *number == first);
-                match known {
-                    Some((name, number, _)) => explained.push((*name, *number)),
-                    None => {
-                        drop(wrong.insert(format!("{} without {first}: {request}, not {outcomes:?}", path.display())))
-                    }
+                if let Some((name, number, _)) = known {
+                    explained.push((*name, *number));
+                } else {
+                    wrong.insert(format!("{} without {first}: {request}, not {outcomes:?}", path.display()));
                 }
             }
         }

@@ -28,6 +28,9 @@ pub enum ServiceKind {
     External,
 }
 
+/// Processes: number of the bundle, and pid.
+pub type Pids = BTreeSet<(u32, u32)>;
+
 /// A service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
@@ -37,8 +40,8 @@ pub struct Service {
     pub name: String,
     /// Number of the bundle that its processes are in; `None` for what may be on several nodes.
     pub bundle: Option<u32>,
-    /// Its processes: bundle and pid.
-    pub processes: BTreeSet<(u32, u32)>,
+    /// Its processes.
+    pub processes: Pids,
     /// Addresses that it answers on.
     pub listening: BTreeSet<Endpoint>,
 }
@@ -90,7 +93,7 @@ impl Services {
             }
         }
         let mut services = Self::default();
-        let mut named: BTreeMap<(ServiceKind, String, Option<u32>), BTreeSet<(u32, u32)>> = BTreeMap::new();
+        let mut named: BTreeMap<(ServiceKind, String, Option<u32>), Pids> = BTreeMap::new();
         for (&(bundle, pid), socket) in &owners {
             let container = processes.get(bundle, pid).and_then(|process| kube.container(&process.container));
             let workload = container.and_then(|(pod, _)| kube.pod(pod)).map(|pod| kube.workload_name(pod.workload));
