@@ -314,3 +314,22 @@ fn errors_inside_attributes_are_not_collected() {
     let out = redis(&[(C, &command(&["GET", "k"])), (S, &reply)]);
     assert_eq!(short(&out), [format!("GET k Ok {}", reply.len())]);
 }
+
+#[test]
+fn errors_quote_arguments_in_several_ways_and_show_none() {
+    let messages = [
+        "-ERR unknown command `CONFIG`, with args beginning with: `SET`, `requirepass`, `SECRET`, \r\n",
+        "-ERR unknown command 'FOO', with args beginning with: 'it's SECRET' \r\n",
+        "-ERR unknown command 'FOO', with args beginning with: 'it' SECRET' \r\n",
+        "-ERR unknown command 'FOO', with args beginning with: 'a' SECRET 'b' \r\n",
+    ];
+    for message in messages {
+        let out = redis(&[(C, &command(&["FOO", "a"])), (S, message)]);
+        let error = out.exchanges[0].error.as_deref().unwrap();
+        assert!(error.starts_with("unknown command ") && !error.contains("SECRET"), "{error}");
+    }
+    // What is kept of a long message may end inside a quotation.
+    let long = format!("-ERR {} 'it' {}\r\n", "x".repeat(400), "SECRET".repeat(100));
+    let out = redis(&[(C, &command(&["FOO", "a"])), (S, &long)]);
+    assert!(!out.exchanges[0].error.as_deref().unwrap().contains("SECRET"));
+}

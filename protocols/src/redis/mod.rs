@@ -297,7 +297,7 @@ impl Redis {
 
 /// Notes the error of an error reply: its first word is the code.
 fn fail(exchange: &mut Exchange, message: &[u8], options: Options) {
-    let message = text::bounded(message, text::MAX_TEXT_BYTES, false);
+    let message = text::bounded(message, text::MAX_TEXT_BYTES, message.len() >= reply::MAX_KEPT_BYTES);
     let message = message.trim_end();
     let (code, rest) = message.split_once(' ').unwrap_or((message, ""));
     exchange.status = Status::Error;

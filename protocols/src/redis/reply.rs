@@ -72,7 +72,7 @@ pub(super) enum Step {
 }
 
 /// Bytes of text kept of an error or first element.
-const MAX_KEPT_BYTES: usize = 512;
+pub(super) const MAX_KEPT_BYTES: usize = 512;
 
 impl Reply {
     pub fn new(start: u64) -> Self {
