@@ -4,7 +4,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{connections_of, decode};
+use common::{connections_of, decode, decode_from};
+use kfr_protocols::{Exchange, Output};
 
 /// The folder of the recordings.
 fn root() -> PathBuf {
@@ -75,6 +76,32 @@ fn lost_packets_find_no_other_protocol() {
                         connection.ports,
                         found.name
                     ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn ranges_begin_where_their_streams_do() {
+    // As of connections joined in the middle; of both sides alike, as either may turn out to be the client.
+    let begin = 1 << 32 | 1000;
+    let lost: &[(usize, &dyn Fn(usize) -> bool)] =
+        &[(0, &|_| true), (10, &|n| n % 10 != 6), (3, &|n| n % 3 != 1), (2, &|n| n % 2 != 0), (4, &|n| n % 4 != 2)];
+    let mut wrong = Vec::new();
+    for (_, file) in recordings() {
+        for first in 0..12 {
+            for (name, keep) in lost {
+                for connection in connections_of(&file, |number| number >= first && keep(number)) {
+                    let Some((_, out)) = decode_from(&connection, usize::MAX, [begin; 2], Output::default()) else {
+                        continue;
+                    };
+                    let starts = |range: &std::ops::Range<u64>| range.is_empty() || range.start >= begin;
+                    let before = |e: &&Exchange| !starts(&e.request) || !e.response.as_ref().is_none_or(|r| starts(r));
+                    if let Some(exchange) = out.exchanges.iter().find(before) {
+                        wrong.push(format!("{} from {first} less {name}: {}", file.display(), common::line(exchange)));
+                    }
                 }
             }
         }

@@ -333,3 +333,25 @@ fn errors_quote_arguments_in_several_ways_and_show_none() {
     let out = redis(&[(C, &command(&["FOO", "a"])), (S, &long)]);
     assert!(!out.exchanges[0].error.as_deref().unwrap().contains("SECRET"));
 }
+
+#[test]
+fn an_answer_begins_no_earlier_than_the_servers_bytes() {
+    // Joined in the middle: the first answer's beginning is lost, and its rest is no reply.
+    for first in [1 << 32 | 5000, 7] {
+        let mut parser = parser("redis", true);
+        let (mut streams, mut out) = (kfr_protocols::Streams::default(), Output::default());
+        let get = command(&["GET", "k"]);
+        streams.client.push(get.as_bytes());
+        parser.parse(&mut streams, &mut out);
+        streams.server.start_at(first);
+        streams.server.push(b"the end of a long value\r\n");
+        parser.parse(&mut streams, &mut out);
+        streams.client.push(get.as_bytes());
+        parser.parse(&mut streams, &mut out);
+        streams.server.push(b"$1\r\nb\r\n");
+        parser.parse(&mut streams, &mut out);
+        parser.finish(&mut streams, &mut out);
+        let responses: Vec<_> = out.exchanges.iter().map(|e| e.response.clone().unwrap()).collect();
+        assert_eq!(responses, [first..first + 25, first + 25..first + 32]);
+    }
+}
