@@ -355,3 +355,74 @@ fn an_answer_begins_no_earlier_than_the_servers_bytes() {
         assert_eq!(responses, [first..first + 25, first + 25..first + 32]);
     }
 }
+
+#[test]
+fn what_is_no_reply_tells_nothing() {
+    let ping = command(&["PING"]);
+    for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-x\r\n", "NOPE\r\n", "xyz", "$abc\r\n", "*x\r\n", "\r\n"]
+    {
+        let out = redis(&[(C, &ping), (S, answer)]);
+        assert_eq!(short(&out), [format!("PING - Unknown {}", answer.len())], "{answer}");
+        let out = redis(&[(C, &ping), (S, answer), (C, &ping), (S, "+PONG\r\n")]);
+        assert_eq!(short(&out), [format!("PING - Unknown {}", answer.len()), "PING - Ok 7".into()], "{answer}");
+    }
+    // What begins as a reply is one, whatever becomes of it.
+    assert_eq!(short(&redis(&[(C, &ping), (S, "*2\r\n:1\r\n")])), ["PING - Ok 8"]);
+}
+
+#[test]
+fn who_is_no_longer_subscribed_gets_no_messages() {
+    let like = "*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\nm\r\n";
+    let confirm = |kind: &str, n| format!("*3\r\n${}\r\n{kind}\r\n$1\r\nx\r\n:{n}\r\n", kind.len());
+    let (subscribed, unsubscribed) = (confirm("subscribe", 1), confirm("unsubscribe", 0));
+    let (range, get) = (command(&["LRANGE", "k", "0", "-1"]), command(&["GET", "k"]));
+    let ends = [
+        (command(&["UNSUBSCRIBE", "x"]), unsubscribed.clone()),
+        (command(&["UNSUBSCRIBE"]), unsubscribed.clone()),
+        (command(&["RESET"]), "+RESET\r\n".into()),
+    ];
+    for (ending, ended) in ends {
+        let out = redis(&[
+            (C, &command(&["SUBSCRIBE", "x"])),
+            (S, &subscribed),
+            (S, like),
+            (C, &ending),
+            (S, like),
+            (S, &ended),
+            (C, &range),
+            (S, like),
+            (C, &get),
+            (S, "-ERR z\r\n"),
+        ]);
+        let found = short(&out);
+        assert_eq!(found[2..], [format!("LRANGE k Ok {}", like.len()), "GET k Error 8".into()], "{found:?}");
+    }
+    // Others are left: of other channels, or of shards.
+    for left in [confirm("unsubscribe", 2), confirm("sunsubscribe", 0)] {
+        let op = if left.contains("sun") { "SUNSUBSCRIBE" } else { "UNSUBSCRIBE" };
+        let out = redis(&[
+            (C, &command(&["SUBSCRIBE", "x"])),
+            (S, &subscribed),
+            (C, &command(&[op, "x"])),
+            (S, &left),
+            (C, &command(&["PING"])),
+            (S, like),
+            (S, "*2\r\n$4\r\npong\r\n$0\r\n\r\n"),
+        ]);
+        assert_eq!(short(&out)[2], "PING - Ok 20");
+    }
+    // Nobody subscribed, and pushes are told apart from answers.
+    let hello = command(&["HELLO", "3"]);
+    let pushed = subscribed.replacen('*', ">", 1);
+    for before in [
+        [(C, command(&["UNSUBSCRIBE"])), (S, unsubscribed.replace("$1\r\nx", "$-1"))].to_vec(),
+        [(C, hello), (S, "%0\r\n".to_string()), (C, command(&["SUBSCRIBE", "x"])), (S, pushed)].to_vec(),
+        [(C, range.clone()), (S, confirm("subscribe", 7))].to_vec(),
+    ] {
+        let count = before.iter().filter(|(client, _)| *client).count();
+        let mut all: Vec<_> = before.iter().map(|(client, text)| (*client, text.as_str())).collect();
+        all.extend([(C, range.as_str()), (S, like), (C, get.as_str()), (S, "-ERR z\r\n")]);
+        let found = short(&redis(&all));
+        assert_eq!(found[count..], [format!("LRANGE k Ok {}", like.len()), "GET k Error 8".into()], "{found:?}");
+    }
+}
