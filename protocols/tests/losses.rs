@@ -2,10 +2,11 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use common::{connections_of, decode, decode_from};
-use kfr_protocols::{Exchange, Output};
+use kfr_protocols::{Exchange, Flags, Output};
 
 /// The folder of the recordings.
 fn root() -> PathBuf {
@@ -107,4 +108,31 @@ fn ranges_begin_where_their_streams_do() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn names_that_a_cut_hides_are_flagged() {
+    let excuses = [Flags::TRUNCATED, Flags::GAP, Flags::UNKNOWN_STATEMENT, Flags::UNKNOWN_NAMES];
+    let mut wrong = Vec::new();
+    for (_, file) in recordings() {
+        for connection in connections_of(&file, |_| true) {
+            let Some((protocol, whole)) = decode(&connection, usize::MAX) else { continue };
+            let named = |e: &Exchange| (e.op.clone(), e.target.clone());
+            let whole: HashMap<_, _> = whole.exchanges.iter().map(|e| (e.request.clone(), named(e))).collect();
+            for limit in (1..72).chain((72..300).step_by(9)) {
+                let Some((found, out)) = decode(&connection, limit) else { continue };
+                let unmarked = |e: &&Exchange| {
+                    whole.get(&e.request).is_some_and(|intact| *intact != named(e))
+                        && !excuses.iter().any(|flag| e.flags.contains(*flag))
+                        && !e.target.as_ref().is_some_and(|target| target.contains('…'))
+                };
+                for exchange in out.exchanges.iter().filter(unmarked) {
+                    let context = format!("{} {:?} limit {limit}", file.display(), connection.ports);
+                    wrong.push(format!("{context}: {}, not {:?}", common::line(exchange), whole[&exchange.request]));
+                }
+                assert!(found.name == protocol.name || may_be(protocol.name, found.name), "{}", file.display());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} {:#?}", wrong.len(), wrong.iter().take(50).collect::<Vec<_>>());
 }

@@ -336,3 +336,17 @@ fn time_and_memory_stay_linear() {
     let out = memcached(false, &[(C, "get a\r\n"), (C, &"get ".repeat(1 << 20)), (S, &"VALUE ".repeat(1 << 20))]);
     assert!(out.exchanges.len() <= 2);
 }
+
+#[test]
+fn a_key_in_a_hole_is_flagged() {
+    let mut set = vec![0x80, 1, 0, 3, 8, 0, 0, 0, 0, 0, 0, 12];
+    set.extend([0; 12]);
+    set.extend(*b"\0\0\0\0\0\0\0\0keyv");
+    for kept in 24..set.len() {
+        let hole = Piece::Cut((set.len() - kept) as u64);
+        let out = run(parser("memcached", false).as_mut(), &[(C, Piece::Bytes(set[..kept].to_vec())), (C, hole)]);
+        let exchange = &out.exchanges[0];
+        assert_eq!(exchange.target.is_none(), kept < 35, "{kept}");
+        assert_eq!(exchange.flags.contains(Flags::TRUNCATED), kept < 35, "{kept} {exchange:?}");
+    }
+}
