@@ -136,3 +136,22 @@ fn names_that_a_cut_hides_are_flagged() {
     }
     assert!(wrong.is_empty(), "{} {:#?}", wrong.len(), wrong.iter().take(50).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_cut_start_is_no_late_one() {
+    let mut wrong = Vec::new();
+    // A greeting of MySQL, ZooKeeper or NATS has to be whole.
+    let asks_first = |(name, _): &(String, PathBuf)| !matches!(&**name, "mysql" | "zookeeper" | "nats");
+    for (_, file) in recordings().into_iter().filter(asks_first) {
+        for connection in connections_of(&file, |_| true).into_iter().filter(|connection| !connection.mid_stream) {
+            for limit in 16..120 {
+                let Some((_, out)) = decode(&connection, limit) else { continue };
+                if let Some(exchange) = out.exchanges.iter().find(|e| e.flags.contains(Flags::MID_STREAM)) {
+                    let context = format!("{} {:?} limit {limit}", file.display(), connection.ports);
+                    wrong.push(format!("{context}: {}", common::line(exchange)));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} {:#?}", wrong.len(), wrong);
+}

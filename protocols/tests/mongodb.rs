@@ -235,3 +235,21 @@ fn names_in_a_hole_are_flagged() {
         }
     }
 }
+
+#[test]
+fn little_of_each_packet_is_enough() {
+    let long = |id| msg(id, id - 1, 0, &document(&[string("note", &"x".repeat(200)), int("ok", 1)]));
+    for (count, answer) in [(1, false), (2, false), (3, true), (5, true)] {
+        let mut pieces = Vec::new();
+        for id in (1..).step_by(2).take(count) {
+            pieces.push((C, Piece::Bytes(find(id, "customers_archive"))));
+            pieces.push((S, Piece::Bytes(if answer { long(id + 1) } else { ok(id + 1, id, 0) })));
+        }
+        let connection = common::Connection { pieces, ports: (40_000, 27_017), ..common::Connection::default() };
+        for limit in 16..100 {
+            let (protocol, out) = decode(&connection, limit).unwrap();
+            assert_eq!((protocol.name, out.exchanges.len()), ("mongodb", count), "{limit}");
+            assert!(out.exchanges.iter().all(|e| !e.flags.contains(Flags::MID_STREAM)), "{limit}");
+        }
+    }
+}
