@@ -350,3 +350,18 @@ fn a_key_in_a_hole_is_flagged() {
         assert_eq!(exchange.flags.contains(Flags::TRUNCATED), kept < 35, "{kept} {exchange:?}");
     }
 }
+
+#[test]
+fn what_beanstalkd_shares_is_not_enough() {
+    let talk = |sends: &[(bool, &str)]| {
+        let pieces = sends.iter().map(|(client, text)| (*client, Piece::Bytes(text.as_bytes().to_vec()))).collect();
+        let connection = common::Connection { pieces, ports: (40_000, 7777), ..common::Connection::default() };
+        common::decode(&connection, usize::MAX).map(|(protocol, out)| (protocol.name, out.exchanges.len()))
+    };
+    let deleted = [(C, "delete 1\r\n"), (S, "DELETED\r\n"), (C, "delete 2\r\n"), (S, "NOT_FOUND\r\n")];
+    let with = |more: &[(bool, &'static str)]| talk(&[&deleted[..], more].concat());
+    assert_eq!(with(&[(C, "stats\r\n"), (S, "OK 10\r\n---\na: 1\n\r\n")]), None);
+    assert_eq!(with(&[(C, "get a\r\n"), (S, "VALUE a 0 1\r\nx\r\nEND\r\n")]), Some(("memcached", 3)));
+    assert_eq!(with(&[(C, "stats\r\n"), (S, "STAT pid 1\r\nEND\r\n")]), Some(("memcached", 3)));
+    assert_eq!(with(&[]), Some(("memcached", 2)));
+}
