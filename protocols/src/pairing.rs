@@ -51,6 +51,14 @@ pub(crate) struct Lost {
     body: bool,
 }
 
+impl Lost {
+    /// Where the answer to this request begins at the earliest. When the request was seen, the server may have sent nothing
+    /// yet: then the offset of its first byte was not known.
+    fn earliest<T>(&self, request: &Open<T>, server: &Stream) -> u64 {
+        self.start.max(request.seen_at).max(server.begin())
+    }
+}
+
 /// Requests in the order sent, paired with answers in the order received.
 #[derive(Debug)]
 pub(crate) struct Pairing<T> {
@@ -286,7 +294,7 @@ impl<T> Pairing<T> {
         while let Some(front) = self.open.front_mut() {
             // Answers to the ones pipelined behind the first lie somewhere in the lost part, if they were sent before
             // its end: nothing of it is theirs for sure.
-            let start = if first { lost.start.max(front.seen_at).min(at) } else { at };
+            let start = if first { lost.earliest(front, server).min(at) } else { at };
             if !std::mem::take(&mut first) && front.seen_at >= at {
                 return;
             }
@@ -313,6 +321,7 @@ impl<T> Pairing<T> {
         let mut first = true;
         while let Some(mut open) = self.pop() {
             let first = std::mem::take(&mut first);
+            let lost = lost.map(|lost| (lost, lost.earliest(&open, &streams.server)));
             let exchange = &mut open.exchange;
             exchange.request.end = exchange.request.end.min(streams.client.end()).max(exchange.request.start);
             let mut doubtful = self.shifted;
@@ -320,9 +329,9 @@ impl<T> Pairing<T> {
                 doubtful.insert(self.uncertain);
             }
             match lost {
-                Some(lost) if end > lost.start.max(open.seen_at) && (first || !lost.body) => {
+                Some((lost, start)) if end > start && (first || !lost.body) => {
                     exchange.flags.insert(lost.flag);
-                    exchange.response = Some(if first { lost.start.max(open.seen_at)..end } else { end..end });
+                    exchange.response = Some(if first { start..end } else { end..end });
                 }
                 _ if doubtful != Flags::default() && end > open.seen_at => {
                     exchange.flags.insert(doubtful);

@@ -13,7 +13,8 @@
 //!   it is dropped;
 //! - one space between words and around comparisons (in PostgreSQL around every operator between two operands), one
 //!   after a comma; a last `;` is dropped;
-//! - where it can't be told whether a backslash escapes the quote behind it, the rest of the statement is one literal;
+//! - where it can't be told whether a backslash escapes the quote behind it, the rest of the statement is one literal; nor
+//!   can it where the last string has no end, whatever the server said;
 //! - the result is at most [`MAX_BYTES`] long; `…` stands for what was cut.
 
 mod lex;
@@ -271,8 +272,25 @@ impl Writer<'_> {
     }
 }
 
+/// The dialect to read a statement by. One whose last string doesn't end is not of the dialect that was told (its server
+/// would refuse it, or the mode has changed since): where a backslash may be why, what it does is not known.
+fn doubted(sql: &[u8], dialect: Dialect) -> Dialect {
+    let untold = match dialect {
+        Dialect::MySql => Dialect::MySqlUntold,
+        Dialect::PostgreSqlEscapes => Dialect::PostgreSqlUntold,
+        _ => return dialect,
+    };
+    if memchr::memchr(b'\\', sql).is_none() {
+        return dialect;
+    }
+    let mut lexer = Lexer::new(sql, dialect);
+    while lexer.next().is_some() {}
+    if lexer.unended { untold } else { dialect }
+}
+
 /// The statement with its values as `?`, see the module's rules. `cut` where the statement was longer than `sql`.
 pub fn normalise(sql: &[u8], dialect: Dialect, cut: bool) -> String {
+    let dialect = doubted(sql, dialect);
     let mut lexer = Lexer::new(sql, dialect);
     let mut writer = Writer {
         sql,
@@ -322,7 +340,7 @@ pub fn normalise(sql: &[u8], dialect: Dialect, cut: bool) -> String {
 
 /// Calls `value` with the range of each literal and comment of `sql`, in order.
 pub fn values(sql: &[u8], dialect: Dialect, mut value: impl FnMut(Range<usize>)) {
-    let mut lexer = Lexer::new(sql, dialect);
+    let mut lexer = Lexer::new(sql, doubted(sql, dialect));
     while let Some(token) = lexer.next() {
         if token.kind.is_literal() || token.kind == Kind::Comment {
             value(token.start..token.end);
@@ -375,6 +393,10 @@ mod tests {
         assert_eq!(of(plain, r#"select "a\", b, "secret", _utf8'x\', c"#), "select ?, b, ?, ?, c");
         assert_eq!(of(untold, r"select 'a\', b, 'secret' from t"), "select ?");
         assert_eq!(of(untold, r"select 'a\\', 'a\n', b from t"), "select ?, ?, b from t");
+        // A server under the rules that were told would not take this.
+        assert_eq!(of(Dialect::MySql, r"select 'a\' , 'SECRET'"), "select ?");
+        assert_eq!(of(Dialect::PostgreSqlEscapes, r"select 'a\' , 'SECRET'"), "select ?");
+        assert_eq!(of(Dialect::MySql, r"select 'a\n', b, 'open"), "select ?, b, ?");
         let (escapes, untold) = (Dialect::PostgreSqlEscapes, Dialect::PostgreSqlUntold);
         assert_eq!(of(escapes, r"select 'it\'s secret', b"), "select ?, b");
         assert_eq!(of(untold, r"select 'it\'s secret', b"), "select ?");

@@ -44,6 +44,8 @@ enum Segment {
 /// or missing, arrived or not).
 #[derive(Debug, Default)]
 pub struct Stream {
+    /// Stream offset of the first byte.
+    begin: u64,
     /// Stream offset of the cursor.
     position: u64,
     /// Bytes at the cursor: `buffer[head..]`.
@@ -64,6 +66,7 @@ pub struct Stream {
 impl Stream {
     /// Sets the offset of the first byte to come. Call it before the first push.
     pub fn start_at(&mut self, offset: u64) {
+        self.begin = offset;
         self.position = offset;
         self.end = offset;
     }
@@ -146,6 +149,11 @@ impl Stream {
     /// True if nothing more will come.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Stream offset of the first byte that was pushed: no message begins before it. 0 until one was.
+    pub fn begin(&self) -> u64 {
+        self.begin
     }
 
     /// Stream offset of the first of [`Stream::bytes`].

@@ -20,54 +20,43 @@ pub(crate) fn bounded(bytes: &[u8], max: usize, cut: bool) -> Box<str> {
     }
 }
 
-/// What ends a quotation that begins with `open`, as servers quote in several languages; `None` if it begins none.
-fn closing(open: char) -> Option<&'static [char]> {
-    Some(match open {
-        '\'' => &['\''],
-        '"' => &['"'],
-        '“' => &['”', '“'],
-        '„' => &['“', '”'],
-        '«' => &['»'],
-        '»' => &['«'],
-        '‘' => &['’'],
-        '‚' => &['‘', '’'],
-        '‹' => &['›'],
-        _ => return None,
-    })
+/// What quotes are written with that are the same at both ends of a quotation.
+const SAME_QUOTES: [char; 3] = ['\'', '"', '`'];
+
+/// What quotes are written with in several languages, where the ends of a quotation differ.
+const PAIRED_QUOTES: [char; 10] = ['“', '”', '„', '«', '»', '‘', '’', '‚', '‹', '›'];
+
+/// What stands behind the apostrophe of a short form: doesn't, it's, can't've.
+const SHORT_FORMS: [&str; 7] = ["t", "s", "d", "m", "ll", "re", "ve"];
+
+/// Whether the quote between these is the apostrophe of a word.
+fn is_apostrophe(before: &str, behind: &str) -> bool {
+    let word = behind.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    before.ends_with(char::is_alphabetic) && SHORT_FORMS.contains(&word)
 }
 
-/// `text` with what stands in quotes replaced by `?`. An apostrophe inside a word opens no quote. Where double quotes don't
-/// pair up, one stands inside a value: then everything from the first quotation on is one value.
+/// `text` with all from its first quote to its last one replaced by one `?`: a value may hold quotes itself, so nothing
+/// between them is certain to stand outside of one. Where they don't pair up, or the text is cut, the last may be missing:
+/// then all from the first one on is masked. Apostrophes of words are no quotes.
 pub(crate) fn mask_quoted(text: &str) -> Box<str> {
-    let mut masked = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    let mut previous = ' ';
-    // Where the first quotation's content begins.
-    let mut first = None;
-    while let Some(c) = chars.next() {
-        let close = closing(c).filter(|_| !previous.is_alphanumeric());
-        if let (None, '"', Some(content)) = (close, c, first) {
-            masked.truncate(content);
-            masked.push('?');
-            break;
-        }
-        masked.push(c);
-        let Some(close) = close else {
-            previous = c;
+    let (mut first, mut last) = (None, 0);
+    let mut odd = [false; SAME_QUOTES.len() + 1];
+    for (at, c) in text.char_indices() {
+        let kind = SAME_QUOTES.iter().position(|quote| *quote == c);
+        let kind = kind.or_else(|| PAIRED_QUOTES.contains(&c).then_some(SAME_QUOTES.len()));
+        let Some(odd) = kind.and_then(|kind| odd.get_mut(kind)) else { continue };
+        let (before, behind) = (text.get(..at).unwrap_or_default(), text.get(at + c.len_utf8()..).unwrap_or_default());
+        if matches!(c, '\'' | '’') && is_apostrophe(before, behind) {
             continue;
-        };
-        first.get_or_insert(masked.len());
-        masked.push('?');
-        previous = c;
-        while let Some(inner) = chars.next() {
-            if close.contains(&inner) && !chars.peek().is_some_and(|next| next.is_alphanumeric()) {
-                masked.push(inner);
-                previous = inner;
-                break;
-            }
         }
+        *odd = !*odd;
+        first.get_or_insert(at + c.len_utf8());
+        last = at;
     }
-    masked.into()
+    let Some(first) = first else { return text.into() };
+    let whole = !odd.contains(&true) && !text.ends_with('…');
+    let tail = if whole { text.get(last..).unwrap_or_default() } else { "" };
+    format!("{}?{tail}", text.get(..first).unwrap_or_default()).into()
 }
 
 /// `text` with its numbers replaced by `?`. Digits inside a name (`E11000`, `_id_1`) are part of it.
@@ -101,17 +90,27 @@ mod tests {
     #[test]
     fn quoted_values_are_masked_and_apostrophes_are_not() {
         assert_eq!(&*mask_quoted("Table 'a.b' doesn't exist"), "Table '?' doesn't exist");
-        assert_eq!(&*mask_quoted("Duplicate entry 'it's' for key 'k'"), "Duplicate entry '?' for key '?'");
+        assert_eq!(&*mask_quoted("the server can't do it, don't ask"), "the server can't do it, don't ask");
         assert_eq!(&*mask_quoted("open 'end"), "open '?");
-        assert_eq!(&*mask_quoted("relation „kunden“ fehlt, «x y» too"), "relation „?“ fehlt, «?» too");
+        assert_eq!(&*mask_quoted("relation „kunden“ fehlt"), "relation „?“ fehlt");
+        assert_eq!(&*mask_quoted("relation «x y» manque"), "relation «?» manque");
+        assert_eq!(&*mask_quoted("unknown command `A`, with args: `B`, `C`, "), "unknown command `?`, ");
+        assert_eq!(&*mask_quoted("value x'SECRET' is bad"), "value x'?' is bad");
     }
 
     #[test]
     fn a_quote_inside_a_value_shows_nothing_of_it() {
         assert_eq!(&*mask_quoted(r#"bad "a" SECRET" here"#), r#"bad "?"#);
-        assert_eq!(&*mask_quoted(r#"integer: "a"b SECRET" d""#), r#"integer: "?"#);
+        assert_eq!(&*mask_quoted(r#"integer: "a"b SECRET" d""#), r#"integer: "?""#);
         assert_eq!(&*mask_quoted(r#"column "a" of relation "b" is 12" wide"#), r#"column "?"#);
-        assert_eq!(&*mask_quoted(r#"a 12" screen"#), r#"a 12" screen"#);
+        for value in
+            ["it's SECRET", "it' SECRET", "a' SECRET 'b", "12' SECRET", "a` SECRET", "\" SECRET \"", "' SECRET '"]
+        {
+            let masked = mask_quoted(&format!("wrong value: '{value}' for column 'a' at row"));
+            assert!(masked.starts_with("wrong value: '?") && !masked.contains("SECRET"), "{masked}");
+            let masked = mask_quoted(&format!("wrong value: '{value}…"));
+            assert!(masked.starts_with("wrong value: '?") && !masked.contains("SECRET"), "{masked}");
+        }
     }
 
     #[test]

@@ -287,3 +287,29 @@ fn time_and_memory_stay_linear() {
         amqp(false, &[(C, bytes)]);
     }
 }
+
+#[test]
+fn whether_an_answer_was_wanted_may_be_hidden() {
+    let declare = |nowait: u8| method(1, 50, 10, &[&[0, 0][..], &short("work"), &[nowait], &[0; 4]].concat());
+    let start = || open(1).map(|(client, bytes)| (client, Piece::Bytes(bytes)));
+    let bits_at = 7 + 4 + 2 + 5;
+    for kept in 0..declare(0).len() {
+        for (nowait, told) in [(0x10, Status::Ok), (0, Status::Unanswered)] {
+            let asked = declare(nowait);
+            let hole = Piece::Cut((asked.len() - kept) as u64);
+            let mut pieces = start().to_vec();
+            pieces.extend([(C, Piece::Bytes(asked[..kept].to_vec())), (C, hole)]);
+            let out = run(parser("amqp", true).as_mut(), &pieces);
+            let Some(found) = out.exchanges.iter().find(|e| &*e.op == "queue.declare") else { continue };
+            let expected = if kept > bits_at { told } else { Status::Unknown };
+            assert_eq!(found.status, expected, "{kept} {nowait}");
+            assert_eq!(found.flags.contains(Flags::TRUNCATED), kept <= bits_at, "{kept} {nowait}");
+            // An answer tells.
+            let answer = method(1, 50, 11, &[&short("work")[..], &[0; 8]].concat());
+            pieces.push((S, Piece::Bytes(answer)));
+            let out = run(parser("amqp", true).as_mut(), &pieces);
+            let found = out.exchanges.iter().find(|e| &*e.op == "queue.declare").unwrap();
+            assert_eq!(found.status, Status::Ok, "{kept} {nowait}");
+        }
+    }
+}

@@ -194,3 +194,19 @@ fn time_and_memory_are_bounded() {
     let packed = frame(4, 1, 1, QUERY, &[255; 200]);
     talk("cassandra", false, &[(C, &packed), (S, &frame(0x84, 1, 1, RESULT, &[255; 200]))]);
 }
+
+#[test]
+fn errors_show_no_literals() {
+    for (message, shown) in [
+        ("Invalid STRING constant (SECRET) for \"a\" of type int", "Invalid STRING constant (?) for \"?\" of type int"),
+        ("Invalid STRING constant (SECRET) of type int", "Invalid STRING constant (?) of type int"),
+        ("Invalid STRING constant (a) SECRET) of type int", "Invalid STRING constant (?) of type int"),
+        ("Unable to make int from 'it's SECRET'", "Unable to make int from '?'"),
+        ("Unable to make int from 'it' SECRET'", "Unable to make int from '?"),
+        ("Unable to make int from 'a' SECRET 'b'", "Unable to make int from '?'"),
+        ("no viable alternative at input 'x' (select * from [SECRET]...)", "no viable alternative at input '?' (?)"),
+    ] {
+        let out = talk("cassandra", false, &[(C, &query(1, "SELECT a FROM t")), (S, &error(1, 0x2200, message))]);
+        assert_eq!(out.exchanges[0].error.as_deref(), Some(shown));
+    }
+}

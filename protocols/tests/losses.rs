@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use common::{connections_of, decode};
+use common::{connections_of, decode, decode_from};
+use kfr_protocols::{Exchange, Flags, Output};
 
 /// The folder of the recordings.
 fn root() -> PathBuf {
@@ -80,4 +82,76 @@ fn lost_packets_find_no_other_protocol() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn ranges_begin_where_their_streams_do() {
+    // As of connections joined in the middle; of both sides alike, as either may turn out to be the client.
+    let begin = 1 << 32 | 1000;
+    let lost: &[(usize, &dyn Fn(usize) -> bool)] =
+        &[(0, &|_| true), (10, &|n| n % 10 != 6), (3, &|n| n % 3 != 1), (2, &|n| n % 2 != 0), (4, &|n| n % 4 != 2)];
+    let mut wrong = Vec::new();
+    for (_, file) in recordings() {
+        for first in 0..12 {
+            for (name, keep) in lost {
+                for connection in connections_of(&file, |number| number >= first && keep(number)) {
+                    let Some((_, out)) = decode_from(&connection, usize::MAX, [begin; 2], Output::default()) else {
+                        continue;
+                    };
+                    let starts = |range: &std::ops::Range<u64>| range.is_empty() || range.start >= begin;
+                    let before = |e: &&Exchange| !starts(&e.request) || !e.response.as_ref().is_none_or(|r| starts(r));
+                    if let Some(exchange) = out.exchanges.iter().find(before) {
+                        wrong.push(format!("{} from {first} less {name}: {}", file.display(), common::line(exchange)));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn names_that_a_cut_hides_are_flagged() {
+    let excuses = [Flags::TRUNCATED, Flags::GAP, Flags::UNKNOWN_STATEMENT, Flags::UNKNOWN_NAMES];
+    let mut wrong = Vec::new();
+    for (_, file) in recordings() {
+        for connection in connections_of(&file, |_| true) {
+            let Some((protocol, whole)) = decode(&connection, usize::MAX) else { continue };
+            let named = |e: &Exchange| (e.op.clone(), e.target.clone());
+            let whole: HashMap<_, _> = whole.exchanges.iter().map(|e| (e.request.clone(), named(e))).collect();
+            for limit in (1..72).chain((72..300).step_by(9)) {
+                let Some((found, out)) = decode(&connection, limit) else { continue };
+                let unmarked = |e: &&Exchange| {
+                    whole.get(&e.request).is_some_and(|intact| *intact != named(e))
+                        && !excuses.iter().any(|flag| e.flags.contains(*flag))
+                        && !e.target.as_ref().is_some_and(|target| target.contains('…'))
+                };
+                for exchange in out.exchanges.iter().filter(unmarked) {
+                    let context = format!("{} {:?} limit {limit}", file.display(), connection.ports);
+                    wrong.push(format!("{context}: {}, not {:?}", common::line(exchange), whole[&exchange.request]));
+                }
+                assert!(found.name == protocol.name || may_be(protocol.name, found.name), "{}", file.display());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} {:#?}", wrong.len(), wrong.iter().take(50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_cut_start_is_no_late_one() {
+    let mut wrong = Vec::new();
+    // A greeting of MySQL, ZooKeeper or NATS has to be whole.
+    let asks_first = |(name, _): &(String, PathBuf)| !matches!(&**name, "mysql" | "zookeeper" | "nats");
+    for (_, file) in recordings().into_iter().filter(asks_first) {
+        for connection in connections_of(&file, |_| true).into_iter().filter(|connection| !connection.mid_stream) {
+            for limit in 16..120 {
+                let Some((_, out)) = decode(&connection, limit) else { continue };
+                if let Some(exchange) = out.exchanges.iter().find(|e| e.flags.contains(Flags::MID_STREAM)) {
+                    let context = format!("{} {:?} limit {limit}", file.display(), connection.ports);
+                    wrong.push(format!("{context}: {}", common::line(exchange)));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} {:#?}", wrong.len(), wrong);
 }

@@ -336,3 +336,32 @@ fn time_and_memory_stay_linear() {
     let out = memcached(false, &[(C, "get a\r\n"), (C, &"get ".repeat(1 << 20)), (S, &"VALUE ".repeat(1 << 20))]);
     assert!(out.exchanges.len() <= 2);
 }
+
+#[test]
+fn a_key_in_a_hole_is_flagged() {
+    let mut set = vec![0x80, 1, 0, 3, 8, 0, 0, 0, 0, 0, 0, 12];
+    set.extend([0; 12]);
+    set.extend(*b"\0\0\0\0\0\0\0\0keyv");
+    for kept in 24..set.len() {
+        let hole = Piece::Cut((set.len() - kept) as u64);
+        let out = run(parser("memcached", false).as_mut(), &[(C, Piece::Bytes(set[..kept].to_vec())), (C, hole)]);
+        let exchange = &out.exchanges[0];
+        assert_eq!(exchange.target.is_none(), kept < 35, "{kept}");
+        assert_eq!(exchange.flags.contains(Flags::TRUNCATED), kept < 35, "{kept} {exchange:?}");
+    }
+}
+
+#[test]
+fn what_beanstalkd_shares_is_not_enough() {
+    let talk = |sends: &[(bool, &str)]| {
+        let pieces = sends.iter().map(|(client, text)| (*client, Piece::Bytes(text.as_bytes().to_vec()))).collect();
+        let connection = common::Connection { pieces, ports: (40_000, 7777), ..common::Connection::default() };
+        common::decode(&connection, usize::MAX).map(|(protocol, out)| (protocol.name, out.exchanges.len()))
+    };
+    let deleted = [(C, "delete 1\r\n"), (S, "DELETED\r\n"), (C, "delete 2\r\n"), (S, "NOT_FOUND\r\n")];
+    let with = |more: &[(bool, &'static str)]| talk(&[&deleted[..], more].concat());
+    assert_eq!(with(&[(C, "stats\r\n"), (S, "OK 10\r\n---\na: 1\n\r\n")]), None);
+    assert_eq!(with(&[(C, "get a\r\n"), (S, "VALUE a 0 1\r\nx\r\nEND\r\n")]), Some(("memcached", 3)));
+    assert_eq!(with(&[(C, "stats\r\n"), (S, "STAT pid 1\r\nEND\r\n")]), Some(("memcached", 3)));
+    assert_eq!(with(&[]), Some(("memcached", 2)));
+}

@@ -210,3 +210,46 @@ fn time_and_memory_are_bounded() {
     let bomb = [&2013u32.to_le_bytes()[..], &u32::MAX.to_le_bytes(), &[1, 255, 255, 255, 255, 15, 1, 255]].concat();
     talk("mongodb", false, &[(C, &message(1, 0, 2012, &bomb)), (S, &message(1, 1, 2012, &bomb))]);
 }
+
+#[test]
+fn names_in_a_hole_are_flagged() {
+    let wrapped = document(&[element(3, "$query", &document(&[string("count", "customers")]))]);
+    let old = |name: &str, inner: &[u8]| {
+        let body = [&[0; 4][..], name.as_bytes(), &[0; 9], inner].concat();
+        message(1, 0, 2004, &body)
+    };
+    let requests = [
+        find(1, "customers"),
+        old("shop.$cmd", &document(&[string("count", "customers"), int("skip", 0)])),
+        old("shop.$cmd", &wrapped),
+        old("shop.customers", &document(&[int("a", 1)])),
+    ];
+    for whole in requests {
+        let intact = run(parser("mongodb", false).as_mut(), &[(C, Piece::Bytes(whole.clone()))]);
+        for kept in 16..whole.len() {
+            let hole = Piece::Lost((whole.len() - kept) as u64);
+            let out = run(parser("mongodb", false).as_mut(), &[(C, Piece::Bytes(whole[..kept].to_vec())), (C, hole)]);
+            let (found, intact) = (&out.exchanges[0], &intact.exchanges[0]);
+            let same = (&found.op, &found.target) == (&intact.op, &intact.target);
+            assert!(same || found.flags.contains(Flags::GAP), "{kept} {found:?} {intact:?}");
+        }
+    }
+}
+
+#[test]
+fn little_of_each_packet_is_enough() {
+    let long = |id| msg(id, id - 1, 0, &document(&[string("note", &"x".repeat(200)), int("ok", 1)]));
+    for (count, answer) in [(1, false), (2, false), (3, true), (5, true)] {
+        let mut pieces = Vec::new();
+        for id in (1..).step_by(2).take(count) {
+            pieces.push((C, Piece::Bytes(find(id, "customers_archive"))));
+            pieces.push((S, Piece::Bytes(if answer { long(id + 1) } else { ok(id + 1, id, 0) })));
+        }
+        let connection = common::Connection { pieces, ports: (40_000, 27_017), ..common::Connection::default() };
+        for limit in 16..100 {
+            let (protocol, out) = decode(&connection, limit).unwrap();
+            assert_eq!((protocol.name, out.exchanges.len()), ("mongodb", count), "{limit}");
+            assert!(out.exchanges.iter().all(|e| !e.flags.contains(Flags::MID_STREAM)), "{limit}");
+        }
+    }
+}

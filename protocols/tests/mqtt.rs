@@ -261,3 +261,24 @@ fn time_and_memory_stay_linear() {
     let out = mqtt(false, &[(C, connect(5)), (S, packet(0x20, &[0, 0, 0])), (S, deliveries)]);
     assert_eq!(out.exchanges.len(), 60_001);
 }
+
+#[test]
+fn names_in_a_hole_are_flagged() {
+    for version in [4, 5] {
+        let whole = connect(version);
+        for kept in 2..whole.len() {
+            let hole = Piece::Cut((whole.len() - kept) as u64);
+            let pieces =
+                [(C, Piece::Bytes(whole[..kept].to_vec())), (C, hole), (S, Piece::Bytes(packet(0x20, b"\0\0")))];
+            let out = run(parser("mqtt", false).as_mut(), &pieces);
+            let exchange = &out.exchanges[0];
+            assert_eq!(exchange.target.is_none(), exchange.flags.contains(Flags::TRUNCATED), "{kept} {exchange:?}");
+        }
+    }
+    // Between two filters.
+    let whole = packet(0x82, &[&[0, 1][..], &text("a"), &[0], &text("b"), &[0]].concat());
+    let pieces = [(C, Piece::Bytes(connect(4))), (C, Piece::Bytes(whole[..8].to_vec())), (C, Piece::Cut(4))];
+    let out = run(parser("mqtt", false).as_mut(), &pieces);
+    let exchange = out.exchanges.iter().find(|e| &*e.op == "SUBSCRIBE").unwrap();
+    assert!(exchange.flags.contains(Flags::TRUNCATED), "{exchange:?}");
+}

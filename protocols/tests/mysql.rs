@@ -526,3 +526,27 @@ fn an_execute_right_behind_its_prepare_gets_its_own_answer() {
     let at = prepared.len() as u64;
     assert_eq!(found, [("prepare", Status::Ok, Some(0..at)), ("execute", Status::Error, Some(at..at + 15))]);
 }
+
+#[test]
+fn what_a_backslash_does_is_told_by_the_server_or_not_known() {
+    let asked = query(r"select 'a\', b, 'SECRET'");
+    let target = |out: &Output| out.exchanges[0].target.as_deref().unwrap().to_string();
+    // Joined in the middle, nothing told it yet.
+    assert_eq!(target(&mysql(true, &[(C, asked.clone()), (S, packet(1, OK))])), "select ?");
+    // The greeting does, also where the answer to the login was not seen.
+    let mut plain = GREETING.to_vec();
+    let status = GREETING.iter().position(|b| *b == 0).unwrap() + 1 + 13 + 3;
+    plain[status + 1] |= 0x02;
+    for (greeting, shown) in [(plain, "select ?, b, ?"), (GREETING.to_vec(), "select ?")] {
+        let mut parser = parser("mysql", false);
+        let login = login(0);
+        let pieces = [
+            (S, Piece::Bytes(packet(0, &greeting))),
+            (C, Piece::Bytes(login)),
+            (S, Piece::Lost(11)),
+            (C, Piece::Bytes(asked.clone())),
+            (S, Piece::Bytes(packet(1, OK))),
+        ];
+        assert_eq!(target(&run(parser.as_mut(), &pieces)), shown);
+    }
+}

@@ -221,6 +221,34 @@ fn byte_by_byte_is_the_same() {
     }
 }
 
+#[test]
+fn ranges_begin_where_their_streams_do() {
+    // As of a connection joined in the middle: whatever of the first answers was seen.
+    const BEGIN: u64 = 1 << 32 | 1000;
+    let joined = [mysql_joined(false), mysql_joined(true), postgresql_joined()];
+    for conversation in all().into_iter().chain(joined) {
+        let first = conversation.sends.iter().position(|(client, _)| !*client).unwrap();
+        for from in 0..conversation.sends[first].1.len() {
+            let (mut parser, mut streams) = (parser(conversation.protocol, true), Streams::default());
+            let mut out = Output::default();
+            for (index, (client, bytes)) in conversation.sends.iter().enumerate() {
+                let stream = if *client { &mut streams.client } else { &mut streams.server };
+                if stream.end() == 0 {
+                    stream.start_at(BEGIN);
+                }
+                stream.push(if index == first { &bytes[from..] } else { bytes });
+                parser.parse(&mut streams, &mut out);
+            }
+            parser.finish(&mut streams, &mut out);
+            for exchange in &out.exchanges {
+                let context = format!("{} without {from} bytes: {exchange:?}", conversation.protocol);
+                assert!(exchange.request.start >= BEGIN, "{context}");
+                assert!(exchange.response.as_ref().is_none_or(|response| response.start >= BEGIN), "{context}");
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_split_is_the_same(sizes in prop::collection::vec(1usize..40, 1..50)) {

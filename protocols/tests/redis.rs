@@ -314,3 +314,115 @@ fn errors_inside_attributes_are_not_collected() {
     let out = redis(&[(C, &command(&["GET", "k"])), (S, &reply)]);
     assert_eq!(short(&out), [format!("GET k Ok {}", reply.len())]);
 }
+
+#[test]
+fn errors_quote_arguments_in_several_ways_and_show_none() {
+    let messages = [
+        "-ERR unknown command `CONFIG`, with args beginning with: `SET`, `requirepass`, `SECRET`, \r\n",
+        "-ERR unknown command 'FOO', with args beginning with: 'it's SECRET' \r\n",
+        "-ERR unknown command 'FOO', with args beginning with: 'it' SECRET' \r\n",
+        "-ERR unknown command 'FOO', with args beginning with: 'a' SECRET 'b' \r\n",
+    ];
+    for message in messages {
+        let out = redis(&[(C, &command(&["FOO", "a"])), (S, message)]);
+        let error = out.exchanges[0].error.as_deref().unwrap();
+        assert!(error.starts_with("unknown command ") && !error.contains("SECRET"), "{error}");
+    }
+    // What is kept of a long message may end inside a quotation.
+    let long = format!("-ERR {} 'it' {}\r\n", "x".repeat(400), "SECRET".repeat(100));
+    let out = redis(&[(C, &command(&["FOO", "a"])), (S, &long)]);
+    assert!(!out.exchanges[0].error.as_deref().unwrap().contains("SECRET"));
+}
+
+#[test]
+fn an_answer_begins_no_earlier_than_the_servers_bytes() {
+    // Joined in the middle: the first answer's beginning is lost, and its rest is no reply.
+    for first in [1 << 32 | 5000, 7] {
+        let mut parser = parser("redis", true);
+        let (mut streams, mut out) = (kfr_protocols::Streams::default(), Output::default());
+        let get = command(&["GET", "k"]);
+        streams.client.push(get.as_bytes());
+        parser.parse(&mut streams, &mut out);
+        streams.server.start_at(first);
+        streams.server.push(b"the end of a long value\r\n");
+        parser.parse(&mut streams, &mut out);
+        streams.client.push(get.as_bytes());
+        parser.parse(&mut streams, &mut out);
+        streams.server.push(b"$1\r\nb\r\n");
+        parser.parse(&mut streams, &mut out);
+        parser.finish(&mut streams, &mut out);
+        let responses: Vec<_> = out.exchanges.iter().map(|e| e.response.clone().unwrap()).collect();
+        assert_eq!(responses, [first..first + 25, first + 25..first + 32]);
+    }
+}
+
+#[test]
+fn what_is_no_reply_tells_nothing() {
+    let ping = command(&["PING"]);
+    for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-x\r\n", "NOPE\r\n", "xyz", "$abc\r\n", "*x\r\n", "\r\n"]
+    {
+        let out = redis(&[(C, &ping), (S, answer)]);
+        assert_eq!(short(&out), [format!("PING - Unknown {}", answer.len())], "{answer}");
+        let out = redis(&[(C, &ping), (S, answer), (C, &ping), (S, "+PONG\r\n")]);
+        assert_eq!(short(&out), [format!("PING - Unknown {}", answer.len()), "PING - Ok 7".into()], "{answer}");
+    }
+    // What begins as a reply is one, whatever becomes of it.
+    assert_eq!(short(&redis(&[(C, &ping), (S, "*2\r\n:1\r\n")])), ["PING - Ok 8"]);
+}
+
+#[test]
+fn who_is_no_longer_subscribed_gets_no_messages() {
+    let like = "*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\nm\r\n";
+    let confirm = |kind: &str, n| format!("*3\r\n${}\r\n{kind}\r\n$1\r\nx\r\n:{n}\r\n", kind.len());
+    let (subscribed, unsubscribed) = (confirm("subscribe", 1), confirm("unsubscribe", 0));
+    let (range, get) = (command(&["LRANGE", "k", "0", "-1"]), command(&["GET", "k"]));
+    let ends = [
+        (command(&["UNSUBSCRIBE", "x"]), unsubscribed.clone()),
+        (command(&["UNSUBSCRIBE"]), unsubscribed.clone()),
+        (command(&["RESET"]), "+RESET\r\n".into()),
+    ];
+    for (ending, ended) in ends {
+        let out = redis(&[
+            (C, &command(&["SUBSCRIBE", "x"])),
+            (S, &subscribed),
+            (S, like),
+            (C, &ending),
+            (S, like),
+            (S, &ended),
+            (C, &range),
+            (S, like),
+            (C, &get),
+            (S, "-ERR z\r\n"),
+        ]);
+        let found = short(&out);
+        assert_eq!(found[2..], [format!("LRANGE k Ok {}", like.len()), "GET k Error 8".into()], "{found:?}");
+    }
+    // Others are left: of other channels, or of shards.
+    for left in [confirm("unsubscribe", 2), confirm("sunsubscribe", 0)] {
+        let op = if left.contains("sun") { "SUNSUBSCRIBE" } else { "UNSUBSCRIBE" };
+        let out = redis(&[
+            (C, &command(&["SUBSCRIBE", "x"])),
+            (S, &subscribed),
+            (C, &command(&[op, "x"])),
+            (S, &left),
+            (C, &command(&["PING"])),
+            (S, like),
+            (S, "*2\r\n$4\r\npong\r\n$0\r\n\r\n"),
+        ]);
+        assert_eq!(short(&out)[2], "PING - Ok 20");
+    }
+    // Nobody subscribed, and pushes are told apart from answers.
+    let hello = command(&["HELLO", "3"]);
+    let pushed = subscribed.replacen('*', ">", 1);
+    for before in [
+        [(C, command(&["UNSUBSCRIBE"])), (S, unsubscribed.replace("$1\r\nx", "$-1"))].to_vec(),
+        [(C, hello), (S, "%0\r\n".to_string()), (C, command(&["SUBSCRIBE", "x"])), (S, pushed)].to_vec(),
+        [(C, range.clone()), (S, confirm("subscribe", 7))].to_vec(),
+    ] {
+        let count = before.iter().filter(|(client, _)| *client).count();
+        let mut all: Vec<_> = before.iter().map(|(client, text)| (*client, text.as_str())).collect();
+        all.extend([(C, range.as_str()), (S, like), (C, get.as_str()), (S, "-ERR z\r\n")]);
+        let found = short(&redis(&all));
+        assert_eq!(found[count..], [format!("LRANGE k Ok {}", like.len()), "GET k Error 8".into()], "{found:?}");
+    }
+}

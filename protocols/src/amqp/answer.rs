@@ -62,7 +62,7 @@ impl Amqp {
         out: &mut Output,
     ) {
         let wanted = method::id(method.class, of);
-        let asked = Asked { method: wanted, returnable: false };
+        let asked = Asked { method: wanted, ..Asked::default() };
         let name = method::by_id(wanted).map_or(NAMELESS, |method| method.name);
         let mut exchange = match self.find_call(number, wanted) {
             Some((key, passed)) => {
@@ -91,6 +91,9 @@ impl Amqp {
         };
         if wanted == QUEUE_DECLARE && exchange.target.is_none() {
             exchange.target = arguments.strings[0].map(|queue| text::bounded(queue, 256, false));
+            if exchange.target.is_none() {
+                exchange.flags.insert(frame.missing);
+            }
         }
         if !frame.whole {
             exchange.flags.insert(Flags::INCOMPLETE);

@@ -30,7 +30,12 @@ impl Amqp {
             // What was cut is not asked for.
             exchange.flags = Flags(exchange.flags.0 & !frame.missing.0);
         }
-        let asked = Asked { method: method.id(), returnable: arguments.bits.is_some_and(|bits| bits & 3 != 0) };
+        let may_be_silent = matches!(method.role, Role::Ask(Some(_))) && arguments.bits.is_none();
+        let asked = Asked {
+            method: method.id(),
+            returnable: arguments.bits.is_some_and(|bits| bits & 3 != 0),
+            unclear: if may_be_silent { frame.missing } else { Flags::default() },
+        };
         let nowait = |bit: u8| arguments.bits.is_some_and(|bits| bits >> bit & 1 != 0);
         match method.role {
             Role::Publish => {

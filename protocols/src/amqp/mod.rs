@@ -47,6 +47,8 @@ struct Asked {
     method: Id,
     /// `mandatory` or `immediate` is set: the server may return the message.
     returnable: bool,
+    /// Set where a hole hides whether it asks for no answer.
+    unclear: Flags,
 }
 
 /// Whether a channel confirms what is published.
@@ -217,6 +219,7 @@ impl Amqp {
     fn give_up(&self, mut waiting: Waiting<Asked>, missing: Flags, out: &mut Output) {
         let mut doubt = self.doubt;
         doubt.insert(missing);
+        doubt.insert(waiting.detail.unclear);
         doubt.insert(self.matching.doubt_of(&waiting).unwrap_or_default());
         if doubt == Flags::default() {
             waiting.exchange.status = Status::Unanswered;
@@ -302,6 +305,12 @@ impl Parser for Amqp {
             self.end_get(number, Flags::INCOMPLETE, out);
             self.end_unclear(number, out);
             self.release(number, out);
+        }
+        for key in self.matching.keys(..).collect::<Vec<_>>() {
+            let unclear = self.matching.get(key).is_some_and(|waiting| waiting.detail.unclear != Flags::default());
+            if unclear && let Some(waiting) = self.matching.take(key) {
+                self.give_up(waiting, Flags::default(), out);
+            }
         }
         self.matching.finish(streams, out);
         drop_rest(streams, out);

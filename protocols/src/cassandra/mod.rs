@@ -393,18 +393,15 @@ impl Cql {
     }
 }
 
-/// An error message without the values in it: what stands in quotes or, where a syntax error quotes the statement, in
-/// brackets.
+/// An error message without the values in it: what stands in quotes, in brackets (where a syntax error quotes the statement)
+/// and in parentheses (a literal of another type).
 fn mask(message: &str) -> Box<str> {
     let quoted = text::mask_quoted(message);
-    match (quoted.find('['), quoted.rfind(']')) {
-        (Some(start), Some(end)) if start < end => {
-            let (head, tail) = (quoted.get(..=start).unwrap_or_default(), quoted.get(end..).unwrap_or_default());
-            format!("{head}?{tail}").into()
-        }
-        (Some(start), _) => format!("{}?", quoted.get(..=start).unwrap_or_default()).into(),
-        _ => quoted,
-    }
+    let Some(start) = quoted.find(['(', '[']) else { return quoted };
+    let head = quoted.get(..=start).unwrap_or_default();
+    let tail =
+        quoted.rfind([')', ']']).filter(|end| *end > start).and_then(|end| quoted.get(end..)).unwrap_or_default();
+    format!("{head}?{tail}").into()
 }
 
 /// Classes up to the end of each part of a frame, from its header on.

@@ -106,13 +106,24 @@ fn walk_request(walk: &mut Walk<'_, '_>, head: RequestHead) -> Result<(), Stop> 
         let body = api(head.key).map(|api| api.request.as_slice()).unwrap_or_default();
         return walk.structure(body);
     }
+    // Where these are cut off, so is all behind them.
+    let cut = |stop| match stop {
+        Stop::Cut(_) => {
+            Stop::Cut(head.layout().map_or(NAMES | RECORDS, |api| walk::roles_of(&api.request, head.version)))
+        }
+        Stop::Bad => Stop::Bad,
+    };
     // The client's id has the old kind of length even where the rest is compact.
-    if walk.old_string()?.is_some_and(|id| std::str::from_utf8(id).is_ok_and(|id| id.contains(char::is_control))) {
+    if walk
+        .old_string()
+        .map_err(cut)?
+        .is_some_and(|id| std::str::from_utf8(id).is_ok_and(|id| id.contains(char::is_control)))
+    {
         return Err(Stop::Bad);
     }
     let Some(api) = head.layout() else { return Err(Stop::Cut(NAMES | RECORDS)) };
     walk.set_version(head.version, head.version >= api.flexible);
-    walk.tagged_fields()?;
+    walk.tagged_fields().map_err(cut)?;
     walk.structure(&api.request)?;
     if walk.left() > 0 { Err(Stop::Bad) } else { Ok(()) }
 }
@@ -158,7 +169,7 @@ impl Kafka {
             request: frame.range.clone(),
             ..Exchange::default()
         };
-        if missed & NAMES != 0 && exchange.target.is_none() && head.layout().is_some() {
+        if missed & NAMES != 0 && head.layout().is_some() {
             exchange.flags.insert(frame.lack());
         }
         if head.key == PRODUCE && found.all_counted {

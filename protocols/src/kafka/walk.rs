@@ -221,7 +221,7 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     /// What may be in fields that were not reached.
     fn roles(&self, fields: &[Field]) -> Roles {
-        fields.iter().filter(|field| field.is_in(self.version)).fold(0, |roles, field| roles | field.roles)
+        roles_of(fields, self.version)
     }
 
     fn field(&mut self, field: &Field) -> Result<(), Stop> {
@@ -382,6 +382,11 @@ impl<'a, 'b> Walk<'a, 'b> {
         self.found.all_counted = missed & RECORDS == 0 && !self.uncounted;
         self.found
     }
+}
+
+/// What may be in fields of this version.
+pub(crate) fn roles_of(fields: &[Field], version: i16) -> Roles {
+    fields.iter().filter(|field| field.is_in(version)).fold(0, |roles, field| roles | field.roles)
 }
 
 fn add(stop: Stop, roles: impl FnOnce() -> Roles) -> Stop {

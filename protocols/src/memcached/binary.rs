@@ -80,6 +80,9 @@ impl Binary {
     fn asked(&mut self, header: &Header, frame: &Frame, out: &mut Output) {
         let mut exchange = request(header, &frame.bytes);
         exchange.request = frame.range.clone();
+        if header.lacks_key(&frame.bytes) {
+            exchange.flags.insert(frame.lack());
+        }
         let joined = std::mem::take(&mut self.fresh) && self.mid_stream;
         frame.qualify(&mut exchange, joined, self.matching.len() > 0);
         let key = (header.opcode, header.opaque, self.next);

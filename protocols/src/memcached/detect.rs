@@ -113,7 +113,7 @@ fn answers(prefix: &Prefix<'_>) -> bool {
         (Answer::Meta, _) => matches!(word, b"HD" | b"EN" | b"NF" | b"NS" | b"EX" | b"MN"),
         (_, "version") => word == b"VERSION",
         (_, "incr" | "decr") => word == b"NOT_FOUND" || word.iter().all(u8::is_ascii_digit),
-        (_, "delete" | "touch") => word == b"NOT_FOUND",
+        (_, "touch") => word == b"NOT_FOUND",
         _ => false,
     }
 }

@@ -227,7 +227,9 @@ pub(super) fn fits_command(line: &Line, bytes: &[u8]) -> Fit {
 pub(super) fn fits_answer(line: &Line, bytes: &[u8]) -> Fit {
     match line.word(0, bytes) {
         b"VALUE" if line.data.is_some() && is_number(line.word(2, bytes)) => Fit::Strong,
-        b"STORED" | b"NOT_STORED" | b"DELETED" | b"TOUCHED" if line.count == 1 => Fit::Strong,
+        b"STORED" | b"NOT_STORED" | b"TOUCHED" if line.count == 1 => Fit::Strong,
+        // Beanstalkd deletes jobs with the same words.
+        b"DELETED" if line.count == 1 => Fit::Weak,
         b"CLIENT_ERROR" | b"SERVER_ERROR" => Fit::Strong,
         b"STAT" if line.count >= 3 => Fit::Strong,
         b"VA" if line.data.is_some() => Fit::Strong,

@@ -165,6 +165,11 @@ impl Header {
         bytes.get(self.key_at()).filter(|key| !key.is_empty())
     }
 
+    /// Whether a part of its key is missing in `bytes`.
+    pub fn lacks_key(&self, bytes: &[u8]) -> bool {
+        self.key > 0 && self.key(bytes).is_none()
+    }
+
     /// What stands behind the key.
     pub fn value<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.key_at().end..).unwrap_or_default()

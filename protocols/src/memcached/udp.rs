@@ -52,13 +52,18 @@ impl Udp {
             return;
         };
         let body = taken.bytes.get(HEADER_BYTES..).unwrap_or_default();
+        let mut whole = true;
         let (mut exchange, answered) = if let Some(header) = Header::of(Side::Client, body) {
             let quiet = operation_of(header.opcode).is_some_and(|operation| operation.quiet);
             (binary::request(&header, body), !quiet)
         } else {
             let line = match read(Side::Client, body) {
                 Ok(Some(line)) => line,
-                Ok(None) => Line::words(body),
+                Ok(None) => {
+                    // A line that goes on where nothing was seen: its last word may be longer.
+                    whole = false;
+                    Line::words(body)
+                }
                 Err(()) => Line::default(),
             };
             let Some((exchange, verb)) = text::request(&line, body) else {
@@ -70,7 +75,7 @@ impl Udp {
         };
         taken.mark(Side::Client, out);
         exchange.request = taken.range;
-        if exchange.target.is_none() {
+        if exchange.target.is_none() || !whole {
             exchange.flags.insert(taken.missing);
         }
         if answered {

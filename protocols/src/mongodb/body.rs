@@ -1,6 +1,6 @@
 //! What requests and answers say: command, collection, how it went.
 
-use super::bson::Document;
+use super::bson::{self, Document};
 use super::wire::*;
 use crate::cursor::Cursor;
 use crate::{ByteClass, NAMELESS, text};
@@ -133,12 +133,21 @@ struct Command<'a> {
     database: Option<&'a [u8]>,
     secret: bool,
     complete: bool,
+    /// One of these names goes on behind the bytes that are here.
+    cut: bool,
 }
 
 /// Reads a command's document, which begins at `base` in the body.
 fn command<'a>(bytes: &'a [u8], base: usize, classes: &mut Classes) -> Command<'a> {
-    let mut command =
-        Command { name: b"", collection: None, namespace: None, database: None, secret: false, complete: false };
+    let mut command = Command {
+        name: b"",
+        collection: None,
+        namespace: None,
+        database: None,
+        secret: false,
+        complete: false,
+        cut: false,
+    };
     let mut document = Document::new(bytes);
     let mut wrapped = None;
     for (index, element) in document.by_ref().enumerate() {
@@ -151,13 +160,14 @@ fn command<'a>(bytes: &'a [u8], base: usize, classes: &mut Classes) -> Command<'
             // Queries and explained commands stand inside a document of their own.
             if matches!(element.name, b"$query" | b"query" | b"explain" | b"$explain") {
                 wrapped = element.document().and_then(|mut inner| inner.next());
+                command.cut = !element.whole && wrapped.is_none_or(|inner| !inner.whole);
             }
         }
         if element.name == b"speculativeAuthenticate" {
             command.secret = true;
         }
         let text = element.text();
-        if index == 0 && text.is_some() {
+        if index == 0 && element.kind == bson::STRING {
             if names_namespace(element.name) {
                 command.namespace = text;
                 class = ByteClass::Identifier;
@@ -172,6 +182,7 @@ fn command<'a>(bytes: &'a [u8], base: usize, classes: &mut Classes) -> Command<'
             command.collection = text;
             class = ByteClass::Identifier;
         }
+        command.cut |= class == ByteClass::Identifier && !element.whole;
         if command.secret && class == ByteClass::Value {
             class = ByteClass::Secret;
         }
@@ -208,6 +219,9 @@ fn is_word(name: &[u8]) -> bool {
 impl Asked {
     fn of(command: &Command<'_>, database: Option<&[u8]>) -> Self {
         let database = command.database.or(database);
+        // It may stand further on.
+        let collection_follows = command.name == b"getMore" && command.collection.is_none();
+        let lacks = command.name.is_empty() || database.is_none() || collection_follows;
         let target = match (command.namespace, command.collection) {
             (Some(namespace), _) => Some(name(namespace)),
             (_, Some(collection)) => {
@@ -221,7 +235,7 @@ impl Asked {
             command: true,
             writes: matches!(command.name, b"insert" | b"update" | b"delete"),
             secret: command.secret,
-            cut: !command.complete && database.is_none(),
+            cut: command.cut || !command.complete && lacks,
             ..Asked::default()
         }
     }
@@ -260,7 +274,7 @@ fn legacy(op: u32, body: &[u8], classes: &mut Classes) -> Option<Asked> {
         // its name.
         let mut found = command(cursor.rest(), base, classes);
         if found.name != named {
-            found = Command { name: named, collection: None, ..found };
+            found = Command { name: named, collection: None, cut: !found.complete, ..found };
         }
         return Some(Asked::of(&found, Some(database)));
     }
@@ -395,7 +409,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn field(&mut self, element: &super::bson::Element<'_>) {
+    fn field(&mut self, element: &bson::Element<'_>) {
         match element.name {
             b"code" => self.code = element.number(),
             b"codeName" => self.name = element.text().map(name),

@@ -2,6 +2,9 @@
 
 use crate::cursor::Cursor;
 
+/// The kind of a string.
+pub(super) const STRING: u8 = 2;
+
 /// A field of a document.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Element<'a> {
@@ -19,7 +22,7 @@ impl<'a> Element<'a> {
     /// A string's text.
     pub fn text(&self) -> Option<&'a [u8]> {
         let text = self.value.get(4..)?;
-        (self.kind == 2).then(|| if self.whole { text.split_last().map_or(text, |(_, text)| text) } else { text })
+        (self.kind == STRING).then(|| if self.whole { text.split_last().map_or(text, |(_, text)| text) } else { text })
     }
 
     /// A document or an array.

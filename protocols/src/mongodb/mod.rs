@@ -42,6 +42,14 @@ fn detect(prefix: &Prefix<'_>) -> Detected {
     let looks = |side, bytes: &[u8]| {
         if bytes.is_empty() { Looks::Open } else { Messages.looks(side, bytes, prefix.complete) }
     };
+    // However little was kept of either: an answer that names the request.
+    let heads = (wire::head_of(Side::Client, prefix.client), wire::head_of(Side::Server, prefix.server));
+    if let (Some(asked), Some(answered)) = heads
+        && asked.id != 0
+        && answered.answers == asked.id
+    {
+        return Detected::Certain;
+    }
     match (looks(Side::Client, prefix.client), looks(Side::Server, prefix.server)) {
         (Looks::Yes, Looks::Yes) => Detected::Certain,
         // Late, the server's first bytes may be the middle of an answer.

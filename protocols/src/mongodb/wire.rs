@@ -40,6 +40,23 @@ impl Header {
         let [length, id, answers, op] = [cursor.le32()?, cursor.le32()?, cursor.le32()?, cursor.le32()?];
         Some(Self { length, id: id as i32, answers: answers as i32, op })
     }
+
+    /// Whether a message of this side can have it: its length and operation, and that it answers something or nothing.
+    fn is_of(&self, side: Side) -> bool {
+        let direction = if side == Side::Client { matches!(self.answers, 0 | -1) } else { self.answers != 0 };
+        (HEADER_BYTES as u32..=MAX_MESSAGE_BYTES).contains(&self.length) && is_sent_by(side, self.op) && direction
+    }
+
+    /// Bytes behind it.
+    fn room(&self) -> u64 {
+        u64::from(self.length).saturating_sub(HEADER_BYTES as u64)
+    }
+}
+
+/// The header of a message of `side`, if what is here of its body does not speak against it.
+pub(super) fn head_of(side: Side, bytes: &[u8]) -> Option<Header> {
+    let body = bytes.get(HEADER_BYTES..)?;
+    Header::read(bytes).filter(|header| header.is_of(side) && fits(header.op, body, header.room()) != Some(false))
 }
 
 fn is_sent_by(side: Side, op: u32) -> bool {
@@ -86,13 +103,11 @@ impl Framing for Messages {
 
     fn looks(&self, side: Side, bytes: &[u8], cut: bool) -> Looks {
         let Some(header) = Header::read(bytes) else { return if cut { Looks::No } else { Looks::Open } };
-        let answers = header.answers;
-        let direction = if side == Side::Client { matches!(answers, 0 | -1) } else { answers != 0 };
-        if self.head(side, bytes) != Head::Length(u64::from(header.length)) || !direction {
+        if !header.is_of(side) {
             return Looks::No;
         }
         let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
-        let room = u64::from(header.length).saturating_sub(HEADER_BYTES as u64);
+        let room = header.room();
         // Enough for the first field's name, unless the message is shorter.
         let enough = body.len() as u64 >= room.min(48);
         match fits(header.op, body, room) {

@@ -140,15 +140,17 @@ impl Mqtt {
         match fixed.kind {
             CONNECT => {
                 let mut exchange = self.request("CONNECT", frame);
-                if let Some(connect) = packet::connect(&mut reader) {
+                let client = packet::connect(&mut reader).and_then(|connect| {
                     self.version = Some(connect.version);
                     if connect.version == 5 {
-                        reader.properties();
+                        reader.properties()?;
                     }
-                    exchange.target = reader.string().filter(|id| !id.is_empty()).map(packet::name);
-                    if exchange.target.is_none() && frame.missing != Flags::default() {
-                        exchange.flags.insert(frame.missing);
-                    }
+                    reader.string()
+                });
+                // It may be empty: then the server chooses one.
+                exchange.target = client.filter(|id| !id.is_empty()).map(packet::name);
+                if client.is_none() {
+                    exchange.flags.insert(frame.missing);
                 }
                 self.ask(CONNACK, exchange, out);
             }
@@ -161,9 +163,7 @@ impl Mqtt {
                 let mut exchange = self.request("PUBLISH", frame);
                 let (topic, id) = self.topic(Side::Client, fixed, body, frame);
                 exchange.target = topic;
-                if exchange.target.is_none() {
-                    exchange.flags.insert(frame.missing);
-                }
+                self.flag_topic(&mut exchange, frame);
                 match id {
                     Some(id) => self.matching.ask((PUBACK, u64::from(id)), exchange, Asked::default(), out),
                     None if fixed.qos() == 0 => {
@@ -195,6 +195,8 @@ impl Mqtt {
                     }
                     _ => packet::filters(reader, fixed.kind == SUBSCRIBE),
                 };
+                // The bytes may end between two.
+                let found = packet::Filters { whole: found.whole && body.len() >= fixed.rest, ..found };
                 exchange.target = found.first.map(packet::name);
                 if found.count > 1
                     && let Some(first) = &exchange.target
@@ -232,6 +234,14 @@ impl Mqtt {
         let number = self.next;
         self.next += 1;
         self.matching.ask((answer, number), exchange, Asked::default(), out);
+    }
+
+    /// Tells why a PUBLISH has no topic: it is in a hole, or its alias was told where nothing was seen.
+    fn flag_topic(&self, exchange: &mut Exchange, frame: &Frame) {
+        if exchange.target.is_none() {
+            let unseen = frame.missing == Flags::default();
+            exchange.flags.insert(if unseen { Flags::UNKNOWN_NAMES } else { frame.missing });
+        }
     }
 
     /// The topic and packet identifier of a PUBLISH.
@@ -392,9 +402,7 @@ impl Mqtt {
             response: Some(frame.range.clone()),
             ..Exchange::default()
         };
-        if exchange.target.is_none() {
-            exchange.flags.insert(frame.missing);
-        }
+        self.flag_topic(&mut exchange, frame);
         if !frame.whole {
             exchange.flags.insert(Flags::INCOMPLETE);
         }

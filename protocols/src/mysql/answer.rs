@@ -193,6 +193,10 @@ impl MySql {
                 Peek::Wait if before == u64::MAX => return,
                 Peek::Packet(packet) if packet.missing.is_none() => {
                     let greeting = packet.sequence == 0 && login::is_greeting(packet.payload);
+                    self.backslash_escapes = login::greeting_status(packet.payload)
+                        .filter(|_| greeting)
+                        .map(super::outcome::backslash_escapes)
+                        .or(self.backslash_escapes);
                     if greeting && self.asking == Asking::Search && self.fresh {
                         // The recording began between the handshakes of TCP and MySQL.
                         self.mid_stream = false;

@@ -27,14 +27,26 @@ pub(super) struct Agreed {
 /// True for the server's first packet: protocol 10, a version, the rest of fixed shape
 /// (page_protocol_connection_phase_packets_protocol_handshake_v10.html).
 pub(super) fn is_greeting(payload: &[u8]) -> bool {
+    capabilities_of(payload).is_some()
+}
+
+/// What follows the fixed part of a greeting: its capabilities.
+fn capabilities_of(payload: &[u8]) -> Option<&[u8]> {
     let mut rest = payload;
-    if take(&mut rest, 1) != Some(&[10]) {
-        return false;
-    }
-    let Some(version) = terminated(&mut rest) else { return false };
+    take(&mut rest, 1).filter(|version| *version == [10])?;
+    let version = terminated(&mut rest)?;
     let printable = !version.is_empty() && version.len() < 128 && version.iter().all(|b| (b' '..=b'~').contains(b));
     // Thread number, 8 bytes of challenge, a zero.
-    printable && take(&mut rest, 13).is_some_and(|fixed| fixed.last() == Some(&0))
+    let fixed = take(&mut rest, 13)?;
+    (printable && fixed.last() == Some(&0)).then_some(rest)
+}
+
+/// The status flags in a greeting.
+pub(super) fn greeting_status(payload: &[u8]) -> Option<u16> {
+    let mut rest = capabilities_of(payload)?;
+    // The lower half of the capabilities, the character set.
+    take(&mut rest, 3)?;
+    u16_le(&mut rest)
 }
 
 /// Reads the client's first packet: its login, or the request for TLS before it
@@ -111,6 +123,7 @@ mod tests {
     fn a_greeting_is_recognised() {
         let greeting = b"\x0a8.0.36\0\x05\0\0\0abcdefgh\0\xff\xff\x08\x02\0\xff\xdf\x15";
         assert!(is_greeting(greeting));
+        assert_eq!((greeting_status(greeting), greeting_status(&greeting[..24])), (Some(2), None));
         assert!(!is_greeting(b"\x09old\0\x05\0\0\0abcdefgh\0"));
         assert!(!is_greeting(b"\x0a\0\x05\0\0\0abcdefgh\0"));
     }

@@ -3,8 +3,8 @@
 use super::packet::{Packet, length_encoded, u16_le};
 use crate::{Exchange, Flags, SqlFacts, Status, text};
 
-/// Bytes of an error message that are shown; servers send at most 512.
-const MAX_MESSAGE_BYTES: usize = 600;
+/// Bytes of an error message, where servers cut it: `MYSQL_ERRMSG_SIZE` less the byte at its end.
+const MAX_MESSAGE_BYTES: usize = 511;
 
 // Status flags (include/mysql_com.h; page of `SERVER_STATUS_flags_enum`).
 const IN_TRANSACTION: u16 = 0x0001;
@@ -64,7 +64,7 @@ impl Outcome {
 
     /// Whether a backslash in a string escapes what follows it, from now on.
     pub fn backslash_escapes(self) -> bool {
-        self.status & NO_BACKSLASH_ESCAPES == 0
+        backslash_escapes(self.status)
     }
 
     /// Adds what a later result says.
@@ -96,6 +96,11 @@ impl Outcome {
     }
 }
 
+/// Whether status flags say that a backslash in a string escapes what follows it.
+pub(super) fn backslash_escapes(status: u16) -> bool {
+    status & NO_BACKSLASH_ESCAPES == 0
+}
+
 /// Fills in what an ERR packet says (page_protocol_basic_err_packet.html).
 pub(super) fn failure(packet: &Packet<'_>, literals: bool, exchange: &mut Exchange) {
     exchange.status = Status::Error;
@@ -112,7 +117,8 @@ pub(super) fn failure(packet: &Packet<'_>, literals: bool, exchange: &mut Exchan
         }
         _ => rest,
     };
-    let message = text::bounded(message, MAX_MESSAGE_BYTES, packet.missing.is_some());
+    let cut = packet.missing.is_some() || message.len() >= MAX_MESSAGE_BYTES;
+    let message = text::bounded(message, MAX_MESSAGE_BYTES, cut);
     exchange.code = Some(code.to_string().into());
     exchange.error = Some(match literals {
         true => message,
@@ -141,21 +147,27 @@ pub(super) fn column_count(packet: &Packet<'_>) -> Option<(u64, bool)> {
     }
 }
 
-/// An error message without values. What a statement or a key held stands between quotes and may hold quotes itself.
+/// An error message without values. What a statement or a key held stands between quotes and may hold quotes itself;
+/// where the server's own words are certain to follow the last such quotation, they and the name behind them stay
+/// (<https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>).
 fn mask_message(code: u16, message: &str) -> Box<str> {
-    const PARSE_ERROR: u16 = 1064;
-    const SYNTAX_ERROR: u16 = 1149;
     const DUP_ENTRY: u16 = 1062;
-    let (open, close) = match code {
-        PARSE_ERROR | SYNTAX_ERROR => (message.find('\''), message.rfind('\'')),
-        DUP_ENTRY => (message.find('\''), message.rfind("' for key ")),
-        _ => (None, None),
+    const TRUNCATED_WRONG_VALUE: u16 = 1292;
+    const TRUNCATED_WRONG_VALUE_FOR_FIELD: u16 = 1366;
+    const WRONG_VALUE_FOR_TYPE: u16 = 1411;
+    let at_row = || message.rsplit_once(" at row ").is_some_and(|(_, row)| row.bytes().all(|b| b.is_ascii_digit()));
+    let words = match code {
+        DUP_ENTRY => "' for key ",
+        // The same code has a form that ends with the value.
+        TRUNCATED_WRONG_VALUE | TRUNCATED_WRONG_VALUE_FOR_FIELD if at_row() => "' for column ",
+        WRONG_VALUE_FOR_TYPE => "' for function ",
+        _ => return text::mask_quoted(message),
     };
-    match (open, close) {
-        (Some(open), Some(close)) if open < close => match (message.get(..=open), message.get(close..)) {
-            (Some(before), Some(after)) => format!("{before}?{after}").into(),
-            _ => text::mask_quoted(message),
-        },
+    match (message.find('\''), message.rfind(words)) {
+        (Some(open), Some(close)) if open < close && !message.ends_with('…') => {
+            let (before, after) = (message.get(..=open).unwrap_or_default(), message.get(close..).unwrap_or_default());
+            format!("{before}?{after}").into()
+        }
         _ => text::mask_quoted(message),
     }
 }
@@ -198,9 +210,23 @@ mod tests {
 
     #[test]
     fn messages_are_masked() {
-        let of = |code, text| mask_message(code, text).into_string();
+        let of = |code, text: &str| mask_message(code, text).into_string();
         assert_eq!(of(1064, "near 'x = 'a' and b' at line 1"), "near '?' at line 1");
         assert_eq!(of(1062, "Duplicate entry 'a' b' for key 't.k'"), "Duplicate entry '?' for key 't.k'");
+        assert_eq!(of(1062, "Duplicate entry 'a' for key 'SECRET' for key 't.k'"), "Duplicate entry '?' for key 't.k'");
         assert_eq!(of(1146, "Table 'a.b' doesn't exist"), "Table '?' doesn't exist");
+        for value in
+            ["it's SECRET", "it' SECRET", "a' SECRET 'b", "' for column 'SECRET' at row 1", "x' for column SECRET"]
+        {
+            let column = format!("value: '{value}' for column 'a' at row 1");
+            assert_eq!(of(1366, &column), "value: '?' for column 'a' at row 1");
+            assert_eq!(of(1292, &column), "value: '?' for column 'a' at row 1");
+            assert!(!of(1292, &format!("Truncated incorrect DOUBLE value: '{value}'")).contains("SECRET"));
+            assert_eq!(
+                of(1411, &format!("value: '{value}' for function str_to_date")),
+                "value: '?' for function str_to_date"
+            );
+        }
+        assert_eq!(of(1366, "value: 'a' for column SECR…"), "value: '?");
     }
 }

@@ -183,6 +183,10 @@ impl Nats {
             Some(Verb::Unsub) => self.subscriptions.end(subject.unwrap_or_default()),
             _ => subject.map(|subject| text::bounded(subject, MAX_SUBJECT_BYTES, false)),
         };
+        if let (Some(Verb::Unsub), None, Some(lost)) = (line.verb, &exchange.target, self.matching.unseen_request()) {
+            // What was subscribed to is among the lines that were lost.
+            exchange.flags.insert(lost.flags);
+        }
         match line.verb {
             Some(Verb::Ping) => {
                 let key = (PONGS, self.number());

@@ -89,6 +89,11 @@ pub(super) enum Published {
     Other,
 }
 
+/// Whether a word that begins a confirmation is about channels of shards, which are counted apart.
+pub(super) fn is_of_shards(word: &[u8]) -> bool {
+    matches!(word, b"ssubscribe" | b"sunsubscribe" | b"smessage")
+}
+
 pub(super) fn published(word: &[u8]) -> Published {
     match word {
         b"subscribe" | b"psubscribe" | b"ssubscribe" => Published::Subscribed,

@@ -123,7 +123,9 @@ struct Redis {
     unseen: Option<Unseen>,
     /// The next command was found behind such a hole.
     found: bool,
-    subscribed: bool,
+    /// Channels and patterns, and channels of shards, whose messages come as arrays, as the server counts them. (As pushes
+    /// they can't be taken for answers.)
+    subscriptions: [u64; 2],
     monitor: bool,
     replication: bool,
 }
@@ -144,7 +146,7 @@ impl Redis {
             mode: ReplyMode::On,
             unseen: None,
             found: false,
-            subscribed: false,
+            subscriptions: [0; 2],
             monitor: false,
             replication: false,
         }
@@ -190,9 +192,9 @@ impl Redis {
     /// The end of a reply of this kind, begun at `start`, won't be read: its kind tells how the command went, if the
     /// reply is certain to be its answer.
     fn note_begun(&mut self, shape: Option<Shape>, start: u64, text: &[u8]) {
+        let subscribed = self.subscriptions != [0; 2];
         let Some(front) = self.pairing.front_mut().filter(|front| front.seen_at <= start) else { return };
-        let answers =
-            front.detail == Expect::Reply && !self.monitor && !(self.subscribed && shape == Some(Shape::Array));
+        let answers = front.detail == Expect::Reply && !self.monitor && !(subscribed && shape == Some(Shape::Array));
         match shape {
             Some(Shape::Error) => fail(&mut front.exchange, text, self.options),
             Some(Shape::Array | Shape::Simple | Shape::Other) if answers => front.exchange.status = Status::Ok,
@@ -218,8 +220,24 @@ impl Redis {
         };
         let front = self.pairing.front_mut().filter(|front| front.seen_at <= reply.start);
         let error = shape == Shape::Error;
+        let of_shards = usize::from(command::is_of_shards(&reply.text));
+        let subscribed = self.subscriptions != [0; 2];
+        let awaited = front.as_ref().map(|front| match published {
+            Published::Subscribed => matches!(front.detail, Expect::Subscribed { .. }),
+            Published::Unsubscribed => matches!(front.detail, Expect::Unsubscribed { .. }),
+            _ => false,
+        });
+        if let Some(count) = self.subscriptions.get_mut(of_shards).filter(|_| shape == Shape::Array) {
+            match published {
+                Published::Subscribed | Published::Unsubscribed if subscribed || awaited != Some(false) => {
+                    *count = reply.integer.unwrap_or(*count);
+                }
+                // Subscribed to before the recording began.
+                Published::Message if awaited.is_none() => *count = (*count).max(1),
+                _ => {}
+            }
+        }
         let Some(front) = front else {
-            self.subscribed |= published == Published::Message;
             if shape == Shape::Push || published != Published::Other || self.monitor {
                 return;
             }
@@ -252,17 +270,19 @@ impl Redis {
             | (Expect::Unsubscribed { left, start: first }, Published::Unsubscribed) => {
                 start = *first.get_or_insert(start);
                 *left = left.saturating_sub(1);
-                self.subscribed = true;
                 if *left > 0 {
                     return;
                 }
             }
-            (_, Published::Message) if self.subscribed => return,
-            (_, Published::Subscribed | Published::Unsubscribed) if self.subscribed => return,
+            (_, Published::Message | Published::Subscribed | Published::Unsubscribed) if subscribed => return,
             _ if shape == Shape::Push => return,
             _ if self.monitor && shape == Shape::Simple && reply.text.first().is_some_and(u8::is_ascii_digit) => return,
             (Expect::Monitor, _) if !error => self.monitor = true,
             (Expect::Replicate, _) if !error => self.replication = true,
+            _ if !error && &*front.exchange.op == "RESET" => {
+                self.subscriptions = [0; 2];
+                self.monitor = false;
+            }
             _ => {}
         }
         if error {
@@ -297,7 +317,7 @@ impl Redis {
 
 /// Notes the error of an error reply: its first word is the code.
 fn fail(exchange: &mut Exchange, message: &[u8], options: Options) {
-    let message = text::bounded(message, text::MAX_TEXT_BYTES, false);
+    let message = text::bounded(message, text::MAX_TEXT_BYTES, message.len() >= reply::MAX_KEPT_BYTES);
     let message = message.trim_end();
     let (code, rest) = message.split_once(' ').unwrap_or((message, ""));
     exchange.status = Status::Error;

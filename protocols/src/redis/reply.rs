@@ -23,20 +23,21 @@ pub(super) enum Shape {
     Array,
     /// `+`.
     Simple,
-    /// Anything else.
+    /// Any other kind that there is.
     Other,
 }
 
 impl Shape {
-    /// The kind of the reply that begins with this byte. Attributes (`|`) come before it.
+    /// The kind of the reply that begins with this byte; `None` for attributes (`|`), which come before it, and for what
+    /// begins no reply.
     pub fn of(kind: u8) -> Option<Self> {
         match kind {
             b'-' | b'!' => Some(Shape::Error),
             b'>' => Some(Shape::Push),
             b'*' => Some(Shape::Array),
             b'+' => Some(Shape::Simple),
-            b'|' => None,
-            _ => Some(Shape::Other),
+            b':' | b'$' | b'_' | b'#' | b',' | b'(' | b'=' | b'%' | b'~' => Some(Shape::Other),
+            _ => None,
         }
     }
 }
@@ -50,6 +51,8 @@ pub(super) struct Reply {
     pub shape: Option<Shape>,
     /// The first bytes of an error, a simple string, or of the first element of an array or push.
     pub text: Vec<u8>,
+    /// The last integer in it.
+    pub integer: Option<u64>,
     text_wanted: bool,
     /// Elements left at this level.
     left: u64,
@@ -72,7 +75,7 @@ pub(super) enum Step {
 }
 
 /// Bytes of text kept of an error or first element.
-const MAX_KEPT_BYTES: usize = 512;
+pub(super) const MAX_KEPT_BYTES: usize = 512;
 
 impl Reply {
     pub fn new(start: u64) -> Self {
@@ -80,6 +83,7 @@ impl Reply {
             start,
             shape: None,
             text: Vec::new(),
+            integer: None,
             text_wanted: false,
             left: 1,
             outer: Vec::new(),
@@ -133,9 +137,11 @@ impl Reply {
                     skip = 0;
                 }
             }
-            match self.element(kind, rest) {
-                Ok(()) => {}
-                Err(flag) => return Step::Lost(flag),
+            let begun = self.shape;
+            if let Err(flag) = self.element(kind, rest) {
+                // What is no reply has no kind either.
+                self.shape = begun;
+                return Step::Lost(flag);
             }
             if matches!(kind, b'+' | b'-' | b':' | b',' | b'(') {
                 out.mark(Side::Server, at..at + 1, ByteClass::Structure);
@@ -190,6 +196,9 @@ impl Reply {
             }
         }
         let streamed = rest == b"?";
+        if kind == b':' {
+            self.integer = number(rest);
+        }
         match kind {
             b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => self.left = self.left.saturating_sub(1),
             b'$' | b'!' | b'=' => match number(rest) {

@@ -85,6 +85,8 @@ pub(super) struct Lexer<'a> {
     /// What stands before can be the left side of a minus.
     operand: bool,
     executable: bool,
+    /// A string had no end, or none that can be told.
+    pub unended: bool,
 }
 
 impl<'a> Lexer<'a> {
@@ -97,7 +99,18 @@ impl<'a> Lexer<'a> {
             Dialect::MySqlUntold | Dialect::PostgreSqlUntold => Escapes::Untold,
         };
         let postgresql = !mysql && !cql;
-        Self { sql, at: 0, mysql, postgresql, cql, escapes, escaped: false, operand: false, executable: false }
+        Self {
+            sql,
+            at: 0,
+            mysql,
+            postgresql,
+            cql,
+            escapes,
+            escaped: false,
+            operand: false,
+            executable: false,
+            unended: false,
+        }
     }
 
     #[inline]
@@ -117,7 +130,7 @@ impl<'a> Lexer<'a> {
 
     /// End of a string whose first quote stands at `at`: doubled quotes are part of it. All that is left, where its end
     /// can't be told.
-    fn quoted(&self, at: usize, quote: u8, escapes: Escapes) -> usize {
+    fn quoted(&mut self, at: usize, quote: u8, escapes: Escapes) -> usize {
         let mut at = at + 1;
         loop {
             let rest = self.sql.get(at..).unwrap_or_default();
@@ -125,11 +138,15 @@ impl<'a> Lexer<'a> {
                 Escapes::No => memchr::memchr(quote, rest),
                 _ => memchr::memchr2(quote, b'\\', rest),
             };
-            let Some(found) = found else { return self.sql.len() };
+            let Some(found) = found else {
+                self.unended = true;
+                return self.sql.len();
+            };
             at += found;
             if self.byte(at) != quote {
                 let hidden = escapes == Escapes::Untold && self.byte(at + 1) == quote;
                 if hidden || self.is_half_before(at) {
+                    self.unended = true;
                     return self.sql.len();
                 }
                 at = (at + 2).min(self.sql.len());
@@ -256,7 +273,7 @@ impl<'a> Lexer<'a> {
         Some(memchr::memmem::find(rest, tag).map_or(self.sql.len(), |end| tag_end + 1 + end + tag.len()))
     }
 
-    fn word(&self, at: usize) -> (Kind, usize) {
+    fn word(&mut self, at: usize) -> (Kind, usize) {
         let end = self.run(at, WORD | DIGIT);
         if self.byte(end) == b'\'' {
             let word = self.sql.get(at..end).unwrap_or_default();

@@ -143,9 +143,12 @@ impl ZooKeeper {
             }
             Body::Auth => {
                 let mut jute = Jute::new(bytes, 16);
-                if let Some(scheme) = jute.buffer() {
-                    exchange.target = Some(bounded(scheme, MAX_TEXT_BYTES, false));
-                    marker.to(start + jute.at as u64, ByteClass::Identifier);
+                match jute.buffer() {
+                    Some(scheme) => {
+                        exchange.target = Some(bounded(scheme, MAX_TEXT_BYTES, false));
+                        marker.to(start + jute.at as u64, ByteClass::Identifier);
+                    }
+                    None => exchange.flags.insert(frame.lack()),
                 }
                 marker.to(frame.range.end, ByteClass::Secret);
             }

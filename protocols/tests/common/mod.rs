@@ -270,7 +270,17 @@ pub fn decode(connection: &Connection, limit: usize) -> Option<(&'static Protoco
 }
 
 /// The same, with what `out` asks for.
-pub fn decode_into(connection: &Connection, limit: usize, mut out: Output) -> Option<(&'static Protocol, Output)> {
+pub fn decode_into(connection: &Connection, limit: usize, out: Output) -> Option<(&'static Protocol, Output)> {
+    decode_from(connection, limit, [0; 2], out)
+}
+
+/// The same, where the streams of the client and the server begin at these offsets.
+pub fn decode_from(
+    connection: &Connection,
+    limit: usize,
+    mut offsets: [u64; 2],
+    mut out: Output,
+) -> Option<(&'static Protocol, Output)> {
     let (client_port, server_port) = connection.ports;
     let mut decoder = Decoder::new(Setup {
         mid_stream: connection.mid_stream,
@@ -280,7 +290,6 @@ pub fn decode_into(connection: &Connection, limit: usize, mut out: Output) -> Op
         datagrams: connection.datagrams,
         ..Setup::default()
     });
-    let mut offsets = [0; 2];
     for (client, piece) in &connection.pieces {
         let (end, offset) = if *client { (End::Near, &mut offsets[0]) } else { (End::Far, &mut offsets[1]) };
         let (bytes, hole) = match piece {
