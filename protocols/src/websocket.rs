@@ -280,7 +280,7 @@ fn closing(exchange: &mut Exchange, payload: &[u8], length: u64, options: Option
     }
     exchange.status = Status::Error;
     if !reason.is_empty() {
-        let reason = text::bounded(reason, 256, false);
+        let reason = text::bounded(reason, 256, (payload.len() as u64) < length);
         exchange.error = Some(if options.literals { reason } else { text::mask_quoted(&reason) });
     }
 }

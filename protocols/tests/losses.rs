@@ -99,7 +99,7 @@ fn ranges_begin_where_their_streams_do() {
                         continue;
                     };
                     let starts = |range: &std::ops::Range<u64>| range.is_empty() || range.start >= begin;
-                    let before = |e: &&Exchange| !starts(&e.request) || !e.response.as_ref().is_none_or(|r| starts(r));
+                    let before = |e: &&Exchange| !starts(&e.request) || !e.response.as_ref().is_none_or(starts);
                     if let Some(exchange) = out.exchanges.iter().find(before) {
                         wrong.push(format!("{} from {first} less {name}: {}", file.display(), common::line(exchange)));
                     }

@@ -149,3 +149,14 @@ fn time_is_linear() {
     parser.parse(&mut streams, &mut out);
     assert_eq!(out.exchanges.len(), 1_000_001);
 }
+
+#[test]
+fn a_reason_that_is_cut_shows_no_value() {
+    let close = frame(0x88, false, &[&1011_u16.to_be_bytes()[..], b"bad value 'it' SECRET 'x'"].concat());
+    for kept in 4..close.len() {
+        let hole = Piece::Cut((close.len() - kept) as u64);
+        let out = conversation(&[(S, Piece::Bytes(close[..kept].to_vec())), (S, hole)]);
+        let error = out.exchanges[0].error.as_deref().unwrap_or_default();
+        assert!(!error.contains('S'), "{kept} {error}");
+    }
+}
