@@ -31,6 +31,9 @@ pub struct Manifest {
     pub interfaces: Vec<String>,
     /// Each probe, and why it is missing where it is.
     pub probes: Vec<ProbeFact>,
+    /// The Kubernetes cluster that was asked, `in-cluster` or `context NAME`; empty: none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kube: String,
     /// What was asked to be recorded, as given on the command line (`--pid 42`); empty: everything.
     pub filters: Vec<String>,
     /// Bytes kept of one call, at most.

@@ -28,6 +28,8 @@ pub enum KubeChange {
     Deleted,
     /// From here on changes of this kind were not seen. The row has no name and no object; `reason` says why.
     Blind,
+    /// From here on they were seen again. The row has no name and no object.
+    Seeing,
     /// A row of a later version.
     #[default]
     #[serde(other)]
@@ -66,9 +68,25 @@ impl KubeFact {
     /// A row about one object, of which only what may be kept is. `None` if the kind is none of those recorded, or it has
     /// no name.
     pub fn new(time_ns: u64, change: KubeChange, list: u32, kind: &str, object: &Value) -> Option<Self> {
+        let (kind, keep) = KINDS.iter().find(|(name, _)| *name == kind)?;
+        Self::kept(time_ns, change, list, kind, keep, object)
+    }
+
+    /// The same of a pod on another node: only what names and addresses need is kept.
+    pub fn pod_elsewhere(time_ns: u64, change: KubeChange, list: u32, object: &Value) -> Option<Self> {
+        Self::kept(time_ns, change, list, "Pod", POD_ELSEWHERE, object)
+    }
+
+    fn kept(
+        time_ns: u64,
+        change: KubeChange,
+        list: u32,
+        kind: &str,
+        keep: &'static [(&'static str, Keep)],
+        object: &Value,
+    ) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
-        let (kind, keep) = KINDS.iter().find(|(name, _)| *name == kind)?;
         let name = text("name");
         if name.is_empty() {
             return None;
@@ -77,7 +95,7 @@ impl KubeFact {
             time_ns,
             change,
             list,
-            kind: (*kind).to_string(),
+            kind: kind.to_string(),
             namespace: text("namespace"),
             name,
             uid: text("uid"),
@@ -250,6 +268,27 @@ const POD_STATUS: Keep = Fields(&[
     ("initContainerStatuses", CONTAINER_STATUSES),
     ("ephemeralContainerStatuses", CONTAINER_STATUSES),
 ]);
+
+/// Of pods that another node's recording has in full.
+const POD_ELSEWHERE: &[(&str, Keep)] = &[
+    METADATA,
+    ("spec", Names(&["nodeName", "hostNetwork"])),
+    (
+        "status",
+        Fields(&[
+            ("phase", All),
+            ("podIP", All),
+            ("podIPs", All),
+            ("hostIP", All),
+            ("startTime", All),
+            ("conditions", Names(&["type", "status", "lastTransitionTime"])),
+            (
+                "containerStatuses",
+                Fields(&[("name", All), ("ready", All), ("restartCount", All), ("state", CONTAINER_STATE)]),
+            ),
+        ]),
+    ),
+];
 
 /// What pods are made from.
 const TEMPLATE: Keep =

@@ -7,6 +7,7 @@ mod clock;
 mod drain;
 mod filters;
 mod host;
+pub mod kube;
 mod options;
 mod preflight;
 mod probes;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::kube::Cluster;
+
 /// Which tracepoints show the bytes that sockets move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SocketHook {
@@ -54,6 +56,8 @@ pub struct Options {
     pub max_memory: u64,
     /// CPU time of the recorder, percent of one core; above it payload shrinks.
     pub max_cpu_percent: u32,
+    /// The Kubernetes cluster that is asked; `None`: none.
+    pub kube: Option<Cluster>,
 }
 
 /// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
@@ -80,6 +84,7 @@ impl Options {
             max_size: 1 << 30,
             max_memory: 128 << 20,
             max_cpu_percent: 10,
+            kube: None,
         }
     }
 

@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use kfr_bundle::facts::{LedgerFact, Manifest, ProbeFact};
+use kfr_bundle::kube::KubeFact;
 use kfr_bundle::{FileHeader, Writer};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
 
 use crate::drain::Drain;
+use crate::kube::Watcher;
 use crate::options::{Destination, Options};
 use crate::probes::{Counters, Probes};
 use crate::store::{Batch, Handle, Store};
@@ -192,6 +194,11 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     manifest.started_ns = started_ns;
     store.send(Batch::Manifest(Box::new(manifest.clone())));
 
+    let kube = options.kube.clone().map(|cluster| {
+        let rows = KubeRows::new(store.clone());
+        let sink = rows.clone();
+        (Watcher::start(cluster, boot_id(), clock::boottime_ns, Arc::new(move |new| sink.add(new))), rows)
+    });
     let (process_sender, processes_seen) = mpsc::channel::<Vec<(u32, bool)>>();
     let stop_sampling = AtomicBool::new(false);
     let mut governor = Governor::new(options, probes.payload_limit());
@@ -214,6 +221,9 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
             }
             if second.elapsed() >= SECOND {
                 second = Instant::now();
+                if let Some((_, rows)) = &kube {
+                    rows.seal();
+                }
                 let anchor = clock::anchor();
                 store.send(Batch::Anchor(anchor));
                 store.send(Batch::Ledger(ledger(probes, store, drain.borrow().unknown())));
@@ -246,6 +256,10 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
 
     probes.detach();
     let ended_ns = clock::boottime_ns();
+    if let Some((watcher, rows)) = kube {
+        watcher.stop();
+        rows.seal();
+    }
     // What the probes wrote until then.
     failure = failure.or(read_ring(&ring).err());
     let open_sockets = probes.walk().unwrap_or_default();
@@ -411,6 +425,7 @@ fn manifest(options: &Options, probes: &Probes) -> Manifest {
         cpus: thread::available_parallelism().map_or(0, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
         socket_hook: probes.hook_name().to_string(),
         probes: probes.facts().to_vec(),
+        kube: options.kube.as_ref().map(|cluster| cluster.found.clone()).unwrap_or_default(),
         filters: options.filters(),
         payload_limit: options.payload_limit,
         buffer_bytes: u64::from(options.buffer_bytes),
@@ -418,12 +433,49 @@ fn manifest(options: &Options, probes: &Probes) -> Manifest {
     }
 }
 
+/// Kubernetes rows on their way: changes come one by one, and a block of one row compresses badly.
+#[derive(Clone)]
+struct KubeRows {
+    store: Handle,
+    rows: Arc<Mutex<Vec<KubeFact>>>,
+}
+
+impl KubeRows {
+    /// At which a block is written: about a page of a list.
+    const MANY: usize = 200;
+
+    fn new(store: Handle) -> Self {
+        Self { store, rows: Arc::default() }
+    }
+
+    fn add(&self, new: Vec<KubeFact>) {
+        let many = self.rows.lock().is_ok_and(|mut rows| {
+            rows.extend(new);
+            rows.len() >= Self::MANY
+        });
+        if many {
+            self.seal();
+        }
+    }
+
+    fn seal(&self) {
+        // A poisoned lock would mean that a thread died while it held it, which does nothing but push.
+        let rows = self.rows.lock().map(|mut rows| std::mem::take(&mut *rows)).unwrap_or_default();
+        if !rows.is_empty() {
+            self.store.send(Batch::Kube(rows));
+        }
+    }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
+}
+
 fn file_header() -> FileHeader {
     let node = fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_default();
     let anchor = clock::anchor();
     let mut header = FileHeader::new(node);
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    if let Ok(id) = kfr_bundle::Uuid::parse_str(boot_id.trim()) {
+    if let Ok(id) = kfr_bundle::Uuid::parse_str(&boot_id()) {
         header.boot_id = id.into_bytes();
     }
     header.created_realtime_ns = anchor.realtime_ns;

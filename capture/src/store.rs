@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
 use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
+use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::Anchor;
 use kfr_bundle::{Block, BlockKind, DataColumns, MapWriter, Row, Summary, WriteError, Writer, encode_rows};
 use serde::Serialize;
@@ -23,6 +24,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(3);
 const CLOSING_BYTES: u64 = 32 << 10;
 /// Most rows of one block of named maps.
 const MAPS_A_BLOCK: usize = 4096;
+/// The same of Kubernetes objects: a pod has about 4 KiB.
+const OBJECTS_A_BLOCK: usize = 256;
 
 /// What the store writes, each as one block (or a few).
 pub enum Batch {
@@ -44,6 +47,8 @@ pub enum Batch {
     Anchor(Anchor),
     /// The recorder's counters.
     Ledger(LedgerFact),
+    /// Kubernetes objects and changes.
+    Kube(Vec<KubeFact>),
     /// How the bundle is recorded.
     Manifest(Box<Manifest>),
 }
@@ -218,7 +223,12 @@ fn last_event_ns(batch: &Batch) -> Option<u64> {
         Batch::States(rows) => rows.iter().map(|row| row.header.time_ns).max(),
         Batch::Tcp(rows) => rows.iter().map(|row| row.header.time_ns).max(),
         Batch::ProcessEvents(rows) => rows.iter().map(|row| row.header.time_ns).max(),
-        Batch::Processes(..) | Batch::Host(_) | Batch::Anchor(_) | Batch::Ledger(_) | Batch::Manifest(_) => None,
+        Batch::Processes(..)
+        | Batch::Host(_)
+        | Batch::Kube(_)
+        | Batch::Anchor(_)
+        | Batch::Ledger(_)
+        | Batch::Manifest(_) => None,
     }
 }
 
@@ -230,6 +240,7 @@ fn rows_of(batch: &Batch) -> u64 {
         Batch::Tcp(rows) => rows.len(),
         Batch::ProcessEvents(rows) => rows.len(),
         Batch::Processes(rows, _) => rows.len(),
+        Batch::Kube(rows) => rows.len(),
         Batch::Host(_) | Batch::Anchor(_) | Batch::Ledger(_) | Batch::Manifest(_) => 1,
     };
     rows as u64
@@ -263,6 +274,14 @@ fn write(
         }
         Batch::Anchor(row) => write_rows(writer, most, BlockKind::ANCHORS, &[row], |row| row.boottime_ns),
         Batch::Processes(rows, all) => write_maps(writer, most, BlockKind::PROCESSES, &rows, |row| row.time_ns, all),
+        Batch::Kube(rows) => {
+            for rows in rows.chunks(OBJECTS_A_BLOCK) {
+                if !write_maps(writer, most, BlockKind::KUBE, rows, |row| row.time_ns, false)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
         Batch::Host(row) => write_maps(writer, most, BlockKind::HOST, &[*row], |row| row.time_ns, false),
         Batch::Ledger(row) => write_maps(writer, most, BlockKind::LEDGER, &[row], |row| row.time_ns, false),
         Batch::Manifest(row) => {

@@ -108,6 +108,10 @@ pub struct CaptureOptions {
     /// Tracepoints that show what sockets move
     #[arg(long, default_value = "auto")]
     pub socket_hook: Hook,
+    /// Kubernetes cluster whose objects are recorded: `auto` is the one this runs in, else that of the kubeconfig's current
+    /// context, if there is any; `off`; or a context
+    #[arg(long, default_value = "auto", value_name = "auto|off|CONTEXT")]
+    pub kube: String,
     /// Kernel buffer between probes and recorder (a power of two)
     #[arg(long, default_value = "16MiB", value_parser = size, value_name = "SIZE")]
     pub buffer_size: u64,

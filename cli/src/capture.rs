@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use kfr_bundle::Summary;
+use kfr_capture::kube::{Cluster, KubeSource};
 use kfr_capture::{Destination, End, MAX_PAYLOAD_LIMIT, Options, Outcome, SocketHook};
 
 use crate::args::{CaptureOptions, Hook, PreflightOptions};
@@ -55,7 +56,9 @@ fn print_preflight(answer: &kfr_capture::Preflight, out: &mut dyn Write) -> std:
 }
 
 pub fn capture(options: &CaptureOptions, terminal: Terminal) -> Result<Done, Failure> {
-    let options = checked(options)?;
+    let mut recording = checked(options)?;
+    recording.kube = cluster(&options.kube, terminal)?;
+    let options = recording;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, stop.clone())
@@ -75,6 +78,27 @@ pub fn capture(options: &CaptureOptions, terminal: Terminal) -> Result<Done, Fai
     }
     let lost = outcome.counters.lost > 0 || outcome.rows_not_written > 0;
     Ok(if lost || outcome.failure.is_some() { Done::WithLosses } else { Done::Whole })
+}
+
+/// The cluster that is asked. Without one that was named, what can't be used is said, and the node is recorded.
+fn cluster(given: &str, terminal: Terminal) -> Result<Option<Cluster>, Failure> {
+    let source = match given {
+        "auto" => KubeSource::Auto,
+        "off" => KubeSource::Off,
+        context => KubeSource::Context(context.to_string()),
+    };
+    match Cluster::find(&source) {
+        Ok(found) => {
+            let cluster = found.as_ref().map_or("none", |cluster| &cluster.found);
+            terminal.detail(format_args!("Kubernetes: {cluster}"));
+            Ok(found)
+        }
+        Err(error) if source == KubeSource::Auto => {
+            terminal.say(format_args!("without Kubernetes: {error:#}; --kube off says that this is meant"));
+            Ok(None)
+        }
+        Err(error) => Err(Failure::usage(error)),
+    }
 }
 
 /// What there is of a recording that ended early.
@@ -152,6 +176,7 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
         max_size: options.max_size,
         max_memory: options.max_memory,
         max_cpu_percent: options.max_cpu,
+        kube: None,
     })
 }
 

@@ -25,8 +25,8 @@ const REFUSED: u32 = 111;
 /// A segment this far from its stream belongs to another connection, whose beginning the capture doesn't have: more than
 /// any window in use.
 const MAX_DISTANCE: u64 = 64 << 20;
-/// How far back a segment can be sent again behind the connection's end: the largest window that is common.
-const MAX_REPEATED: u64 = 8 << 20;
+/// How far from the stream's place a segment can be behind the connection's end: the largest window that is common.
+const MAX_UNDER_WAY: u64 = 8 << 20;
 /// A segment that comes this much after those behind it was sent again; else the network turned the order (the limit that
 /// Wireshark uses, too, where it knows no round-trip time).
 const TURNED_NS: u64 = 3_000_000;
@@ -159,10 +159,10 @@ impl Connection {
             (true, Some(_), None) => {
                 number == 0 || self.state != SYN_SENT && way.next().is_some_and(|_| way.distance(tcp.sequence) > 1)
             }
-            // Behind the end there is nothing of the old one but what is sent again.
+            // Behind both ends there is nothing of the old one but what is sent again, behind a reset what was under way.
             (false, _, _) if packet.length > 0 && !tcp.rst && self.closed_ns.is_some() => {
-                way.next().is_some_and(|next| way.offset(tcp.sequence) >= next)
-                    || way.distance(tcp.sequence) > MAX_REPEATED
+                let ended = self.fin.get(number).copied().flatten();
+                ended.is_some_and(|fin| way.offset(tcp.sequence) >= fin) || way.distance(tcp.sequence) > MAX_UNDER_WAY
             }
             (false, _, _) => packet.length > 0 && !tcp.rst && way.distance(tcp.sequence) > MAX_DISTANCE,
         };
@@ -185,15 +185,23 @@ impl Connection {
         if !late && packet.length > 0 && missing.is_some_and(|(way, offset)| self.brings(number, way, offset, tcp)) {
             // It belongs before those that wait.
             self.take(packet, tcp, counters, recorder);
-            let first = self.first_held().map(|first| (usize::from(first.from_server), first.tcp));
-            if first.is_some_and(|(number, tcp)| self.misses(number, &tcp).is_none()) {
-                self.let_go(false, counters, recorder);
-            }
+            self.take_ready(counters, recorder);
             return;
         }
         self.hold(number, packet, tcp);
         if late || self.held.as_ref().is_some_and(|held| held.len() > MAX_HELD) {
             self.let_go(false, counters, recorder);
+        }
+    }
+
+    /// Takes the first held packets that miss nothing any more.
+    fn take_ready(&mut self, counters: &mut Counters, recorder: &mut Recorder) {
+        while self.first_held().is_some_and(|first| self.misses(usize::from(first.from_server), &first.tcp).is_none()) {
+            let Some(first) = self.held.as_mut().and_then(|held| held.pop_front()) else { return };
+            self.take_held(&first, counters, recorder);
+        }
+        if self.first_held().is_none() {
+            self.held = None;
         }
     }
 
@@ -227,19 +235,31 @@ impl Connection {
     /// What is missing is lost: takes the packets that waited for it. At the capture's end, the last byte may be a FIN that was
     /// not captured.
     fn let_go(&mut self, at_end: bool, counters: &mut Counters, recorder: &mut Recorder) {
-        let held = self.held.take().unwrap_or_default();
-        let goes_on = [false, true].map(|server| held.iter().any(|held| held.from_server == server && held.length > 0));
-        for held in *held {
-            if let Some((way, offset)) = self.misses(usize::from(held.from_server), &held.tcp) {
-                let may_be_fin = at_end && self.fin.get(way) == Some(&None) && goes_on.get(way) == Some(&false);
-                self.lose_to(way, offset - u64::from(may_be_fin), held.time_ns, counters, recorder);
+        let mut held = self.held.take().unwrap_or_default();
+        while let Some(first) = held.pop_front() {
+            while let Some((way, offset)) = self.misses(usize::from(first.from_server), &first.tcp) {
+                let brings = |later: &Held| {
+                    later.length > 0 && self.brings(usize::from(later.from_server), way, offset, &later.tcp)
+                };
+                if let Some(later) = held.iter().position(brings).and_then(|at| held.remove(at)) {
+                    self.take_held(&later, counters, recorder);
+                    continue;
+                }
+                let goes_on = held.iter().any(|later| usize::from(later.from_server) == way && later.length > 0);
+                let may_be_fin = at_end && self.fin.get(way) == Some(&None) && !goes_on;
+                self.lose_to(way, offset - u64::from(may_be_fin), first.time_ns, counters, recorder);
+                break;
             }
-            let (source, destination) =
-                if held.from_server { (self.server, self.client) } else { (self.client, self.server) };
-            let Held { time_ns, tcp, length, ref payload, .. } = held;
-            let packet = Transport { time_ns, source, destination, tcp: Some(tcp), length, payload };
-            self.take(&packet, &tcp, counters, recorder);
+            self.take_held(&first, counters, recorder);
         }
+    }
+
+    fn take_held(&mut self, held: &Held, counters: &mut Counters, recorder: &mut Recorder) {
+        let (source, destination) =
+            if held.from_server { (self.server, self.client) } else { (self.client, self.server) };
+        let Held { time_ns, tcp, length, ref payload, .. } = *held;
+        let packet = Transport { time_ns, source, destination, tcp: Some(tcp), length, payload };
+        self.take(&packet, &tcp, counters, recorder);
     }
 
     fn lose_to(&mut self, number: usize, offset: u64, time_ns: u64, counters: &mut Counters, recorder: &mut Recorder) {

@@ -147,8 +147,9 @@ fn joined_in_the_middle_both_directions_begin_where_the_first_packet_says() {
 fn a_port_used_again_without_its_start_is_another_connection() {
     let mut segments = opened();
     segments.extend([
-        segment(true, ACK, 100, 500, b"one"),
-        segment(false, RST, 500, 0, b""),
+        segment(true, ACK | FIN, 100, 500, b"one"),
+        segment(false, ACK | FIN, 500, 104, b""),
+        segment(true, ACK, 104, 501, b""),
         // Sent again, then somebody new.
         segment(true, ACK, 100, 500, b"one"),
         segment(true, ACK, 50_000, 900_000, b"two"),
@@ -156,6 +157,34 @@ fn a_port_used_again_without_its_start_is_another_connection() {
     let found = conversation(&segments);
     assert_eq!(found.sockets.len(), 2);
     assert_eq!((found.bytes(1, true), found.bytes(2, true)), (b"one".to_vec(), b"two".to_vec()));
+}
+
+#[test]
+fn what_was_under_way_when_a_reset_came_belongs_to_the_connection() {
+    let mut segments = opened();
+    segments.extend([
+        segment(true, ACK, 100, 500, b"one"),
+        segment(false, ACK, 500, 103, b"ans"),
+        segment(true, RST, 103, 0, b""),
+        segment(false, ACK, 503, 103, b"wer"),
+    ]);
+    let found = conversation(&segments);
+    assert_eq!((found.sockets.len(), found.bytes(1, false)), (1, b"answer".to_vec()));
+}
+
+/// A mangled capture: the acknowledgment is of bytes that come only later, with others held in between.
+#[test]
+fn what_is_held_fills_what_is_missing_before_it_is_given_up() {
+    let mut segments = opened();
+    segments.extend([
+        segment(true, ACK, 100, 520, b""),
+        segment(true, ACK, 100, 540, b""),
+        segment(false, ACK, 530, 100, b"0123456789"),
+        segment(false, ACK, 500, 100, b"01234567890123456789"),
+        segment(false, ACK, 520, 100, b"0123456789"),
+    ]);
+    let found = conversation(&segments);
+    assert_eq!((found.bytes(1, false).len(), found.summary.counters.gaps), (40, 0));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 mod objects;
 mod owners;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kfr_bundle::kube::KubeFact;
+use kfr_bundle::kube::{KubeChange, KubeFact};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
@@ -61,6 +63,21 @@ pub enum Who {
     Node(u32),
 }
 
+/// A time in which the changes of a kind were not seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blind {
+    /// Number of the bundle.
+    pub bundle: u32,
+    /// The kind; empty: all.
+    pub kind: String,
+    /// From when on, ns since 1970.
+    pub from_ns: u64,
+    /// Until when; `None` if to the end.
+    pub to_ns: Option<u64>,
+    /// Why, as it was told first.
+    pub reason: String,
+}
+
 /// A time in which something held.
 #[derive(Debug, Clone, Copy)]
 struct Span<T> {
@@ -92,13 +109,14 @@ pub struct Kube {
     by_container: FxHashMap<String, (u32, String)>,
     by_uid: FxHashMap<String, u32>,
     slices: FxHashMap<(String, String), Vec<Span<Slice>>>,
+    blind: Vec<Blind>,
 }
 
 impl Kube {
     /// Reads the rows of all bundles: each with its bundle's number, times on the wall clock.
     pub fn new(rows: Vec<(u32, KubeFact)>) -> Self {
+        let mut kube = Self { blind: blind(&rows), ..Self::default() };
         let objects = Objects::new(rows);
-        let mut kube = Self::default();
         kube.add_pods(&objects);
         kube.add_services(&objects);
         kube.add_nodes(&objects);
@@ -231,6 +249,11 @@ impl Kube {
         self.pods.is_empty() && self.services.is_empty() && self.nodes.is_empty()
     }
 
+    /// When which changes were not seen.
+    pub fn blind(&self) -> &[Blind] {
+        &self.blind
+    }
+
     /// Who had an address at a moment. Of several that claim it, the one that has had it for the shortest time.
     pub fn who(&self, ip: IpAddr, time_ns: u64) -> Option<Who> {
         let ip = ip.to_canonical();
@@ -333,6 +356,30 @@ impl Kube {
         backends.dedup();
         backends
     }
+}
+
+fn blind(rows: &[(u32, KubeFact)]) -> Vec<Blind> {
+    let mut found: Vec<Blind> = Vec::new();
+    let mut open = FxHashMap::default();
+    for (bundle, row) in rows {
+        let key = (*bundle, row.kind.clone());
+        match row.change {
+            KubeChange::Blind => {
+                open.entry(key).or_insert_with(|| {
+                    let (kind, reason) = (row.kind.clone(), row.reason.clone());
+                    found.push(Blind { bundle: *bundle, kind, from_ns: row.time_ns, to_ns: None, reason });
+                    found.len() - 1
+                });
+            }
+            KubeChange::Seeing => {
+                if let Some(blind) = open.remove(&key).and_then(|index| found.get_mut(index)) {
+                    blind.to_ns = Some(row.time_ns);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 fn lived(life: &Life) -> (u64, u64) {

@@ -65,7 +65,7 @@ impl Objects {
                 KubeChange::Listed | KubeChange::Added | KubeChange::Modified => objects.seen(bundle, row),
                 KubeChange::Deleted => objects.deleted(bundle, row),
                 KubeChange::Complete => objects.complete(bundle, &row),
-                KubeChange::Blind | KubeChange::Unknown => {}
+                KubeChange::Blind | KubeChange::Seeing | KubeChange::Unknown => {}
             }
         }
         objects

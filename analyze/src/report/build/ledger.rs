@@ -324,6 +324,23 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
             Severity::Warning,
         );
     }
+    let end_ns = analysis.world.window.map_or(0, |(_, end_ns)| end_ns);
+    for blind in analysis.world.facts.kube.blind() {
+        let kind = if blind.kind.is_empty() { "all kinds" } else { &blind.kind };
+        let seconds =
+            blind.to_ns.unwrap_or(end_ns.max(blind.from_ns)).saturating_sub(blind.from_ns).div_ceil(1_000_000_000);
+        let until = if blind.to_ns.is_some() { "" } else { ", to the end" };
+        entries.add(
+            &format!("kube-{}-{}-{}", blind.bundle, kind.to_lowercase().replace(' ', "-"), blind.from_ns),
+            "capture",
+            &format!("Kubernetes: changes of {kind} were not seen{until}: {}", blind.reason),
+            seconds.max(1),
+            "seconds",
+            "Names and changes may be older than the requests",
+            &[Topology],
+            Severity::Warning,
+        );
+    }
     entries.0.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(&b.id)));
     entries.0.dedup_by(|a, b| a.id == b.id);
     let cut = found.missing.values().map(|loss| loss.bytes).sum();

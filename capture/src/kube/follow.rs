@@ -1,0 +1,180 @@
+//! One kind: listed, then watched, and listed again where the watch can't go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kfr_bundle::kube::{KubeChange, KubeFact};
+use kube::Client;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::api::{self, Failure, Kind};
+use super::{Now, Sink};
+
+/// Waits between tries: doubled up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Between tries of what is not allowed or doesn't exist: it may be granted, or installed.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
+
+/// Follows one kind.
+pub struct Follower {
+    client: Client,
+    kind: &'static Kind,
+    node: Option<String>,
+    now: Now,
+    sink: Sink,
+    listing: Arc<Semaphore>,
+    /// Number of the last list.
+    list: u32,
+    wait: Duration,
+    /// Why nothing is seen, as it was told last.
+    blind: Option<String>,
+}
+
+impl Follower {
+    /// One that has seen nothing yet.
+    pub fn new(
+        client: Client,
+        kind: &'static Kind,
+        node: Option<String>,
+        now: Now,
+        sink: Sink,
+        listing: Arc<Semaphore>,
+    ) -> Self {
+        Self { client, kind, node, now, sink, listing, list: 0, wait: FIRST_WAIT, blind: None }
+    }
+
+    /// Goes on until it is dropped.
+    pub async fn run(mut self) {
+        loop {
+            match self.list_all().await {
+                Ok(version) => self.watch_on(version).await,
+                Err(failure) => self.pause(&failure).await,
+            }
+        }
+    }
+
+    /// Lists everything; the version that the list shows.
+    async fn list_all(&mut self) -> Result<String, Failure> {
+        let listing = self.listing.clone();
+        let _one_at_a_time = listing.acquire().await;
+        self.list += 1;
+        let mut next = None;
+        loop {
+            let page = api::list(&self.client, self.kind, next.as_deref()).await?;
+            let rows = page.items.iter().filter_map(|object| self.row(KubeChange::Listed, self.list, object)).collect();
+            self.hand_over(rows);
+            match page.next {
+                Some(token) => next = Some(token),
+                None => {
+                    let complete = KubeFact::of_kind((self.now)(), KubeChange::Complete, self.list, self.kind.name, "");
+                    let version = page.version.clone();
+                    self.hand_over(vec![KubeFact { resource_version: page.version, ..complete }]);
+                    self.sees();
+                    return Ok(version);
+                }
+            }
+        }
+    }
+
+    /// Watches from a version on, until it has to be listed anew.
+    async fn watch_on(&mut self, mut version: String) {
+        loop {
+            let failure = match api::watch(&self.client, self.kind, &version).await {
+                Ok(watch) => self.read(watch, &mut version).await,
+                Err(failure) => Some(failure),
+            };
+            match failure {
+                // The server ends each watch after a while.
+                None => {}
+                Some(Failure::Expired) => {
+                    // What changed since is in the next list.
+                    self.rest().await;
+                    return;
+                }
+                Some(failure) => self.pause(&failure).await,
+            }
+        }
+    }
+
+    /// Hands over the changes of a watch; why it ended, if not by the server's wish.
+    async fn read(&mut self, mut watch: api::Watch, version: &mut String) -> Option<Failure> {
+        loop {
+            let change = match watch.next().await {
+                Ok(Some(change)) => change,
+                Ok(None) => return None,
+                Err(failure) => return Some(failure),
+            };
+            self.sees();
+            let object = &change["object"];
+            let seen = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            let kind = match change["type"].as_str() {
+                Some("ADDED") => KubeChange::Added,
+                Some("MODIFIED") => KubeChange::Modified,
+                Some("DELETED") => KubeChange::Deleted,
+                Some("BOOKMARK") => {
+                    if !seen.is_empty() {
+                        *version = seen.to_string();
+                    }
+                    continue;
+                }
+                Some("ERROR") => {
+                    let status = object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+                    return Some(api::failure(status, object["message"].as_str().unwrap_or_default(), None));
+                }
+                other => return Some(Failure::Strange(format!("a change of type {}", other.unwrap_or("none")))),
+            };
+            if !seen.is_empty() {
+                *version = seen.to_string();
+            }
+            let row = self.row(kind, 0, object);
+            self.hand_over(row.into_iter().collect());
+        }
+    }
+
+    fn row(&self, change: KubeChange, list: u32, object: &Value) -> Option<KubeFact> {
+        let elsewhere = self.kind.name == "Pod"
+            && self.node.as_deref().is_some_and(|node| object["spec"]["nodeName"].as_str() != Some(node));
+        let time_ns = (self.now)();
+        match elsewhere {
+            true => KubeFact::pod_elsewhere(time_ns, change, list, object),
+            false => KubeFact::new(time_ns, change, list, self.kind.name, object),
+        }
+    }
+
+    fn hand_over(&self, rows: Vec<KubeFact>) {
+        if !rows.is_empty() {
+            (self.sink)(rows);
+        }
+    }
+
+    /// Something was seen.
+    fn sees(&mut self) {
+        self.wait = FIRST_WAIT;
+        if self.blind.take().is_some() {
+            self.hand_over(vec![KubeFact::of_kind((self.now)(), KubeChange::Seeing, 0, self.kind.name, "")]);
+        }
+    }
+
+    async fn rest(&mut self) {
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+    }
+
+    /// Nothing is seen for this reason: says so, once, and waits before the next try.
+    async fn pause(&mut self, failure: &Failure) {
+        let reason = failure.to_string();
+        if self.blind.as_ref() != Some(&reason) {
+            let row = KubeFact::of_kind((self.now)(), KubeChange::Blind, 0, self.kind.name, &reason);
+            self.hand_over(vec![row]);
+            self.blind = Some(reason);
+        }
+        let wait = match failure {
+            Failure::Forbidden(..) | Failure::Absent => REFUSED_WAIT,
+            Failure::Busy(_, Some(wait)) => (*wait).clamp(FIRST_WAIT, LONGEST_WAIT),
+            _ => return self.rest().await,
+        };
+        tokio::time::sleep(wait).await;
+    }
+}

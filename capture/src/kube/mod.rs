@@ -1,0 +1,180 @@
+//! What Kubernetes says while a node is recorded: each kind is listed once, then watched.
+//!
+//! The API is asked from a thread of its own, for reading only (`deploy/clusterrole.yaml`). Whatever it does, slow, refusing
+//! or gone, the recording goes on; what was not seen is a row of its own ([`KubeChange::Blind`]).
+
+mod api;
+mod follow;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kfr_bundle::kube::{KubeChange, KubeFact};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::sync::{Semaphore, watch};
+
+use follow::Follower;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the thread may take to end: a request that hangs is left alone.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Which cluster is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum KubeSource {
+    /// The one that this process runs in, else that of the kubeconfig's current context, else none.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+    /// That of a context of the kubeconfig.
+    Context(String),
+}
+
+/// Where rows go. Called from the watcher's thread.
+pub type Sink = Arc<dyn Fn(Vec<KubeFact>) + Send + Sync>;
+
+/// The clock of rows: event time now, ns.
+pub type Now = fn() -> u64;
+
+/// A cluster that can be asked.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    config: Config,
+    /// How it was found, for people: `in-cluster`, `context NAME`.
+    pub found: String,
+}
+
+impl Cluster {
+    /// Finds the cluster; `None` if there is none and none was asked for.
+    ///
+    /// # Errors
+    /// If the context that was asked for, or the kubeconfig, can't be used.
+    pub fn find(source: &KubeSource) -> Result<Option<Self>> {
+        let context = match source {
+            KubeSource::Off => return Ok(None),
+            KubeSource::Context(name) => Some(name.clone()),
+            KubeSource::Auto => {
+                // Inside a pod both variables are set and the account's files are mounted.
+                if let Ok(config) = Config::incluster() {
+                    return Ok(Some(Self { config, found: "in-cluster".to_string() }));
+                }
+                None
+            }
+        };
+        let kubeconfig = match (kubeconfig_exists(), &context) {
+            (true, _) => Kubeconfig::read().context("the kubeconfig can't be read")?,
+            (false, None) => return Ok(None),
+            (false, Some(name)) => anyhow::bail!("there is no kubeconfig with the context {name}"),
+        };
+        let Some(name) = context.clone().or_else(|| kubeconfig.current_context.clone()) else { return Ok(None) };
+        let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
+        let runtime = runtime()?;
+        let config = runtime
+            .block_on(Config::from_custom_kubeconfig(kubeconfig, &options))
+            .with_context(|| format!("the context {name} can't be used"))?;
+        Ok(Some(Self { config, found: format!("context {name}") }))
+    }
+
+    /// The cluster at an address, without credentials.
+    ///
+    /// # Errors
+    /// If it is no URL.
+    pub fn at(url: &str) -> Result<Self> {
+        Ok(Self { config: Config::new(url.parse().context("a cluster's URL")?), found: url.to_string() })
+    }
+}
+
+fn kubeconfig_exists() -> bool {
+    match std::env::var_os("KUBECONFIG") {
+        Some(paths) => std::env::split_paths(&paths).any(|path| path.exists()),
+        None => std::env::home_dir().is_some_and(|home| home.join(PathBuf::from(".kube/config")).exists()),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("the thread for Kubernetes")
+}
+
+/// A watcher at work.
+pub struct Watcher {
+    thread: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Watcher {
+    /// Lists and watches every recorded kind. Of pods of other nodes than the one with this boot id, only what names and
+    /// addresses need is kept; where no node has it, all of every pod.
+    pub fn start(cluster: Cluster, boot_id: String, now: Now, sink: Sink) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let thread = thread::spawn(move || {
+            let failed = |error: String| {
+                sink(vec![KubeFact::of_kind(now(), KubeChange::Blind, 0, "", &error)]);
+            };
+            match runtime() {
+                Ok(runtime) => {
+                    let work = run(cluster.config, boot_id, now, sink.clone(), stopped);
+                    if let Err(error) = runtime.block_on(work) {
+                        failed(format!("{error:#}"));
+                    }
+                    runtime.shutdown_timeout(END_TIMEOUT);
+                }
+                Err(error) => failed(format!("{error:#}")),
+            }
+        });
+        Self { thread, stop }
+    }
+
+    /// Ends it: rows that were received are handed over.
+    pub fn stop(self) {
+        let _ended_already = self.stop.send(true);
+        let _panicked = self.thread.join();
+    }
+}
+
+async fn run(
+    mut config: Config,
+    boot_id: String,
+    now: Now,
+    sink: Sink,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<()> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // A watch is quiet for as long as nothing happens; lists have a limit of their own.
+    config.read_timeout = None;
+    let client = Client::try_from(config).context("the cluster can't be asked")?;
+    // One list at a time: several large ones would be in memory at once.
+    let listing = Arc::new(Semaphore::new(1));
+    let node = tokio::select! {
+        node = node_of(&client, &boot_id) => node,
+        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let mut work = tokio::task::JoinSet::new();
+    for kind in api::KINDS {
+        let (client, sink, node, listing) = (client.clone(), sink.clone(), node.clone(), listing.clone());
+        work.spawn(async move { Follower::new(client, kind, node, now, sink, listing).run().await });
+    }
+    // Followers never end by themselves.
+    let _sender_gone = stopped.wait_for(|stop| *stop).await;
+    work.shutdown().await;
+    Ok(())
+}
+
+/// The name of the node with this boot id; `None` if there is none, or the API doesn't say.
+async fn node_of(client: &Client, boot_id: &str) -> Option<String> {
+    let nodes = api::KINDS.iter().find(|kind| kind.name == "Node")?;
+    let mut next = None;
+    loop {
+        let page = api::list(client, nodes, next.as_deref()).await.ok()?;
+        let own = page.items.iter().find(|node| node["status"]["nodeInfo"]["bootID"].as_str() == Some(boot_id));
+        if let Some(node) = own {
+            return node["metadata"]["name"].as_str().map(str::to_string);
+        }
+        next = Some(page.next?);
+    }
+}
