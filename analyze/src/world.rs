@@ -127,7 +127,7 @@ impl World {
     /// Where a connection's packets were captured once more, behind a translation of addresses: what was nearest to the
     /// server.
     pub fn translated(&self, connection: u32) -> Option<&Socket> {
-        self.facts.sockets.get(self.connections.all.get(connection as usize)?.translated?)
+        self.facts.sockets.get(self.connections.all.get(connection as usize)?.translated?.0)
     }
 
     /// Services of a connection's client and server.
@@ -190,7 +190,7 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
     let peer = connection.peer.and_then(|peer| facts.sockets.get(peer));
     let owned = peer.and_then(|peer| services.end_of_socket(peer, &facts.processes, &facts.kube));
     // Where the address was translated: the one nearest to whoever answered.
-    let translated = connection.translated.and_then(|copy| facts.sockets.get(copy));
+    let translated = connection.translated.and_then(|(copy, _)| facts.sockets.get(copy));
     let answering = peer.map(|peer| &peer.local).or(translated.map(|copy| &copy.remote));
     let asked = observer.asked.as_ref().unwrap_or(&observer.remote);
     let mut other = |is_server: bool| {
@@ -205,7 +205,7 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
         if !is_server {
             return end;
         }
-        let known_by = connection.translated_by.or(connection.known_by);
+        let known_by = connection.translated.map(|(_, known_by)| known_by).or(connection.known_by);
         End { called: end.called.or(facts.kube.service_at(asked, time_ns)), known_by: known_by.or(end.known_by), ..end }
     };
     Ends { observer: own, other_as_server: other(true), other_as_client: other(false) }

@@ -5,18 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use kfr_bundle::facts::{LedgerFact, Manifest, ProbeFact};
-use kfr_bundle::kube::KubeFact;
 use kfr_bundle::{FileHeader, Writer};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
 
 use crate::drain::Drain;
-use crate::kube::Watcher;
+use crate::kube::{Rows, Watcher};
 use crate::options::{Destination, Options};
 use crate::probes::{Counters, Probes};
 use crate::store::{Batch, Handle, Store};
@@ -195,7 +194,7 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     store.send(Batch::Manifest(Box::new(manifest.clone())));
 
     let kube = options.kube.clone().map(|cluster| {
-        let rows = KubeRows::new(store.clone());
+        let rows = Rows::new(store.clone());
         let sink = rows.clone();
         (Watcher::start(cluster, boot_id(), clock::boottime_ns, Arc::new(move |new| sink.add(new))), rows)
     });
@@ -430,40 +429,6 @@ fn manifest(options: &Options, probes: &Probes) -> Manifest {
         payload_limit: options.payload_limit,
         buffer_bytes: u64::from(options.buffer_bytes),
         ..Manifest::default()
-    }
-}
-
-/// Kubernetes rows on their way: changes come one by one, and a block of one row compresses badly.
-#[derive(Clone)]
-struct KubeRows {
-    store: Handle,
-    rows: Arc<Mutex<Vec<KubeFact>>>,
-}
-
-impl KubeRows {
-    /// At which a block is written: about a page of a list.
-    const MANY: usize = 200;
-
-    fn new(store: Handle) -> Self {
-        Self { store, rows: Arc::default() }
-    }
-
-    fn add(&self, new: Vec<KubeFact>) {
-        let many = self.rows.lock().is_ok_and(|mut rows| {
-            rows.extend(new);
-            rows.len() >= Self::MANY
-        });
-        if many {
-            self.seal();
-        }
-    }
-
-    fn seal(&self) {
-        // A poisoned lock would mean that a thread died while it held it, which does nothing but push.
-        let rows = self.rows.lock().map(|mut rows| std::mem::take(&mut *rows)).unwrap_or_default();
-        if !rows.is_empty() {
-            self.store.send(Batch::Kube(rows));
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who: sockets, processes, services.
 
 mod known_by;
-pub mod kube;
+mod kube;
 mod processes;
 mod services;
 mod sockets;

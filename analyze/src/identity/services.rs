@@ -95,8 +95,8 @@ impl Services {
         let mut services = Self::default();
         let mut named: BTreeMap<(ServiceKind, String, Option<u32>), Pids> = BTreeMap::new();
         for (&(bundle, pid), socket) in &owners {
-            let container = processes.get(bundle, pid).and_then(|process| kube.container(&process.container));
-            let workload = container.and_then(|(pod, _)| kube.pod(pod)).map(|pod| kube.workload_name(pod.workload));
+            let pod = processes.get(bundle, pid).and_then(|process| kube.pod_of_container(&process.container));
+            let workload = pod.and_then(|pod| kube.pod(pod)).map(|pod| kube.workload_name(pod.workload));
             let (kind, name, of) = match workload {
                 Some(name) => (ServiceKind::Workload, name.to_string(), None),
                 None => {
@@ -134,9 +134,9 @@ impl Services {
     /// The end that owns a socket.
     pub fn end_of_socket(&self, socket: &Socket, processes: &Processes, kube: &Kube) -> Option<End> {
         let service = self.of_process(socket.id.0, socket.process)?;
-        let container =
-            processes.get(socket.id.0, socket.process).and_then(|process| kube.container(&process.container));
-        Some(End { service, pod: container.map(|(pod, _)| pod), ..End::default() })
+        let process = processes.get(socket.id.0, socket.process);
+        let pod = process.and_then(|process| kube.pod_of_container(&process.container));
+        Some(End { service, pod, ..End::default() })
     }
 
     /// The end that had an address at a moment, where nobody recorded the socket there.
@@ -145,69 +145,69 @@ impl Services {
             Endpoint::Ip(ip, port) => (*ip, *port),
             Endpoint::Path(_) => return End { service: self.external(endpoint, is_server), ..End::default() },
         };
-        let of_pod = |services: &mut Self, pod: u32| {
-            let workload = kube.pod(pod).map_or("", |pod| kube.workload_name(pod.workload));
-            services.kube(ServiceKind::Workload, workload, endpoint, is_server)
-        };
-        let called = match kube.who(ip, time_ns) {
+        let service = match kube.who(ip, time_ns) {
             Some(Who::Pod(pod)) => {
-                let service = of_pod(self, pod);
+                let service = self.of_pod(pod, endpoint, is_server, kube);
                 return End { service, pod: Some(pod), known_by: Some(KnownBy::PodAddress), ..End::default() };
             }
-            Some(Who::Service(service)) => Some(service),
-            // A port that every node answers on; else the node itself, whose processes nobody recorded.
-            Some(Who::Node(_)) => kube.node_port(port, time_ns).filter(|_| is_server),
-            None => None,
+            Some(Who::Service(service)) => return self.end_of_service(service, endpoint, is_server, time_ns, kube),
+            Some(Who::Node(node)) => {
+                // A port that every node answers on; else the node itself, whose processes nobody recorded.
+                if let Some(service) = kube.node_port(port, time_ns).filter(|_| is_server) {
+                    return self.end_of_service(service, endpoint, is_server, time_ns, kube);
+                }
+                let node = kube.node(node).unwrap_or_default();
+                let name = if is_server { format!("node {node}:{port}") } else { format!("node {node}") };
+                self.named(ServiceKind::External, &name, endpoint, is_server)
+            }
+            None => self.external(endpoint, is_server),
         };
-        let Some(called) = called else {
-            let name = match kube.who(ip, time_ns) {
-                Some(Who::Node(node)) => kube.node(node).map(|node| match is_server {
-                    true => format!("node {node}:{port}"),
-                    false => format!("node {node}"),
-                }),
-                _ => None,
-            };
-            let service = match name {
-                Some(name) => self.kube(ServiceKind::External, &name, endpoint, is_server),
-                None => self.external(endpoint, is_server),
-            };
-            return End { service, ..End::default() };
-        };
-        // Who answered was not recorded: where all who could are of one workload, it was that one.
-        let backends = kube.backends(called, port, time_ns);
-        let pods: Vec<_> = backends.iter().map(|(ip, _)| kube.pod_at(*ip, time_ns)).collect();
-        let workload = |pod: &Option<u32>| pod.and_then(|pod| kube.pod(pod)).map(|pod| pod.workload);
-        let first = pods.first().copied().flatten();
-        let same = first.is_some() && pods.iter().all(|pod| workload(pod) == workload(&first));
+        End { service, ..End::default() }
+    }
+
+    /// Who answered for a Service was not recorded: where all who could are of one workload, it was that one.
+    fn end_of_service(&mut self, called: u32, endpoint: &Endpoint, is_server: bool, time_ns: u64, kube: &Kube) -> End {
+        let Endpoint::Ip(_, port) = endpoint else { return End::default() };
+        let backends = kube.backends(called, *port, time_ns);
+        let workload = |pod: Option<u32>| pod.and_then(|pod| kube.pod(pod)).map(|pod| pod.workload);
+        let mut pods = backends.iter().map(|(ip, _)| kube.pod_at(*ip, time_ns));
+        let first = pods.next().flatten();
+        let one = first.filter(|_| pods.all(|pod| workload(pod) == workload(first)));
         let answered = backends.first().copied().filter(|_| backends.len() == 1);
-        let service = match first.filter(|_| same) {
-            Some(pod) => of_pod(self, pod),
+        let service = match one {
+            Some(pod) => self.of_pod(pod, endpoint, is_server, kube),
             None => {
                 let name = kube.service(called).map(|service| format!("{}/{}", service.namespace, service.name));
-                self.kube(ServiceKind::Service, &name.unwrap_or_default(), endpoint, is_server)
+                self.named(ServiceKind::Service, &name.unwrap_or_default(), endpoint, is_server)
             }
         };
-        let known_by = (same || answered.is_some()).then_some(KnownBy::EndpointSlice);
+        let known_by = (one.is_some() || answered.is_some()).then_some(KnownBy::EndpointSlice);
         End { service, pod: answered.and(first), called: Some(called), answered, known_by }
     }
 
+    /// The service of a pod's workload.
+    fn of_pod(&mut self, pod: u32, endpoint: &Endpoint, is_server: bool, kube: &Kube) -> u32 {
+        let workload = kube.pod(pod).map_or("", |pod| kube.workload_name(pod.workload));
+        self.named(ServiceKind::Workload, workload, endpoint, is_server)
+    }
+
     /// The service behind an address that no recorded process owns. A server is told apart by its port.
-    pub fn external(&mut self, endpoint: &Endpoint, is_server: bool) -> u32 {
+    fn external(&mut self, endpoint: &Endpoint, is_server: bool) -> u32 {
         let name = match endpoint {
             Endpoint::Ip(ip, port) if is_server => std::net::SocketAddr::new(*ip, *port).to_string(),
             Endpoint::Ip(ip, _) => ip.to_string(),
             Endpoint::Path(path) if path.is_empty() => "unknown".to_string(),
             Endpoint::Path(path) => path.to_string(),
         };
-        let index = self.find_or_add(ServiceKind::External, None, name);
-        self.listens(index, endpoint, is_server);
-        index
+        self.named(ServiceKind::External, &name, endpoint, is_server)
     }
 
-    /// The service of a workload that has an address, or of a Service.
-    pub fn kube(&mut self, kind: ServiceKind, name: &str, endpoint: &Endpoint, is_server: bool) -> u32 {
+    /// The service of this name, on no node in particular, which answers on the endpoint if it is a server.
+    fn named(&mut self, kind: ServiceKind, name: &str, endpoint: &Endpoint, is_server: bool) -> u32 {
         let index = self.find_or_add(kind, None, name.to_string());
-        self.listens(index, endpoint, is_server);
+        if let Some(service) = self.all.get_mut(index as usize).filter(|_| is_server) {
+            service.listening.insert(endpoint.clone());
+        }
         index
     }
 
@@ -219,12 +219,6 @@ impl Services {
             self.all.push(Service { kind, name, bundle, processes, listening });
         }
         index
-    }
-
-    fn listens(&mut self, index: u32, endpoint: &Endpoint, is_server: bool) {
-        if let Some(service) = self.all.get_mut(index as usize).filter(|_| is_server) {
-            service.listening.insert(endpoint.clone());
-        }
     }
 
     /// All services.

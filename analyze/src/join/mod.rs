@@ -18,10 +18,9 @@ pub struct Connection {
     pub observer_is_client: Option<bool>,
     /// How the ends were matched.
     pub known_by: Option<KnownBy>,
-    /// The same packets, captured once more behind a translation of addresses: the socket as it was nearest to the server.
-    pub translated: Option<u32>,
-    /// How that is known.
-    pub translated_by: Option<KnownBy>,
+    /// The same packets, captured once more behind a translation of addresses: the socket as it was nearest to the server,
+    /// and how that is known.
+    pub translated: Option<(u32, KnownBy)>,
 }
 
 /// All connections, and the connection of each socket.
@@ -35,6 +34,9 @@ pub struct Connections {
 
 /// Between two places of one node a packet takes less.
 const COPIED_NS: u64 = 100_000_000;
+/// Flows of one client's address that are looked at: a copy comes right behind what it is one of, and a port can have talked
+/// to everybody.
+const MAX_SAME_CLIENT: usize = 16;
 /// In place of a connection's number: a listener, or nobody's.
 const NONE: u32 = u32::MAX;
 /// The socket is another one's as well: its bytes count there.
@@ -51,25 +53,21 @@ impl Connections {
         answers: impl Fn(&Socket, &Socket) -> bool,
     ) -> Self {
         let copies = find_copies(sockets.all(), is_imported, answers);
-        let peers = match_ends(sockets.all());
         let mut connections = Self { all: Vec::new(), of_socket: vec![NONE; sockets.all().len()] };
         for (copy, _) in copies.values().flatten() {
             if let Some(slot) = connections.of_socket.get_mut(*copy as usize) {
                 *slot = COPY;
             }
         }
+        let peers = match_ends(sockets.all(), |number| connections.is_copy(number));
         for (number, socket) in sockets.all().iter().enumerate() {
             let number = number as u32;
             if socket.role == ROLE_LISTENER || connections.of_socket.get(number as usize) != Some(&NONE) {
                 continue;
             }
             let peer = peers.get(&number).copied();
-            let translated = copies.get(&number).and_then(|copies| copies.last());
-            let connection = Connection {
-                translated: translated.map(|(copy, _)| *copy),
-                translated_by: translated.map(|(_, known_by)| *known_by),
-                ..orient(sockets, number, peer)
-            };
+            let translated = copies.get(&number).and_then(|copies| copies.last()).copied();
+            let connection = Connection { translated, ..orient(sockets, number, peer) };
             let index = connections.all.len() as u32;
             for end in [Some(number), connection.peer, Some(connection.observer)].into_iter().flatten() {
                 if let Some(slot) = connections.of_socket.get_mut(end as usize) {
@@ -102,22 +100,14 @@ fn orient(sockets: &Sockets, number: u32, peer: Option<(u32, KnownBy)>) -> Conne
     };
     let known_by = peer.map(|(_, known_by)| known_by);
     match (own_is_client, peer) {
-        (Some(false), Some((client, _))) => Connection {
-            observer: client,
-            peer: Some(number),
-            observer_is_client: Some(true),
-            known_by,
-            translated: None,
-            translated_by: None,
-        },
-        _ => Connection {
-            observer: number,
-            peer: peer.map(|(peer, _)| peer),
-            observer_is_client: own_is_client,
-            known_by,
-            translated: None,
-            translated_by: None,
-        },
+        (Some(false), Some((client, _))) => {
+            let (peer, observer_is_client) = (Some(number), Some(true));
+            Connection { observer: client, peer, observer_is_client, known_by, translated: None }
+        }
+        _ => {
+            let (peer, observer_is_client) = (peer.map(|(peer, _)| peer), own_is_client);
+            Connection { observer: number, peer, observer_is_client, known_by, translated: None }
+        }
     }
 }
 
@@ -146,7 +136,7 @@ fn find_copies(
         }
         let key = (bundle, socket.transport == Transport::Udp, &socket.local);
         let same_client = by_client.entry(key).or_default();
-        let original = same_client.iter().rev().copied().find(|other| {
+        let original = same_client.iter().rev().take(MAX_SAME_CLIENT).copied().find(|other| {
             all.get(*other as usize).is_some_and(|other| at_once(other, socket) && answers(other, socket))
         });
         match original {
@@ -176,14 +166,15 @@ fn at_once(a: &Socket, b: &Socket) -> bool {
     !before(a, b) && !before(b, a)
 }
 
-fn match_ends(all: &[Socket]) -> FxHashMap<u32, (u32, KnownBy)> {
+/// The other end of each socket; `is_copy` says which sockets are other ones once more.
+fn match_ends(all: &[Socket], is_copy: impl Fn(u32) -> bool) -> FxHashMap<u32, (u32, KnownBy)> {
     let mut peers = FxHashMap::default();
     let mut by_sequence: FxHashMap<(u32, u32), u32> = FxHashMap::default();
     let mut by_address: FxHashMap<(&Endpoint, &Endpoint), Vec<u32>> = FxHashMap::default();
     let mut by_name: FxHashMap<(u32, u64), u32> = FxHashMap::default();
     for (number, socket) in all.iter().enumerate() {
         let number = number as u32;
-        if socket.role == ROLE_LISTENER {
+        if socket.role == ROLE_LISTENER || is_copy(number) {
             continue;
         }
         match socket.transport {
@@ -204,7 +195,7 @@ fn match_ends(all: &[Socket]) -> FxHashMap<u32, (u32, KnownBy)> {
     }
     for (number, socket) in all.iter().enumerate() {
         let number = number as u32;
-        if peers.contains_key(&number) || socket.role == ROLE_LISTENER {
+        if peers.contains_key(&number) || socket.role == ROLE_LISTENER || is_copy(number) {
             continue;
         }
         match socket.transport {
@@ -345,5 +336,62 @@ mod tests {
         let connection = connections.all[0];
         assert_eq!((connection.observer, connection.peer), (1, Some(0)));
         assert_eq!((connection.observer_is_client, connection.known_by), (Some(true), Some(KnownBy::Sequence)));
+    }
+
+    /// A socket of a packet capture: number, local and remote address, sequence numbers, when it was first seen.
+    type Flow = (u64, &'static str, &'static str, (u32, u32), u64);
+
+    fn captured(flows: &[Flow]) -> Connections {
+        let mut sockets = Sockets::default();
+        for (socket, local, remote, sequences, seen_ns) in flows {
+            let address = |text: &str| {
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&text.parse::<std::net::Ipv4Addr>().unwrap().octets());
+                bytes
+            };
+            let mut event = identity(*socket, 0, 40000, 80, *sequences);
+            event.header.time_ns = *seen_ns;
+            (event.local_address, event.remote_address) = (address(local), address(remote));
+            if *sequences == (0, 0) {
+                (event.socket_type, event.protocol, event.offset_kind) = (2, 17, 0);
+            }
+            sockets.add_identity(0, &event, AT);
+        }
+        sockets.finish();
+        let is = |endpoint: &Endpoint, ip: &str| matches!(endpoint, Endpoint::Ip(own, _) if own.to_string() == ip);
+        Connections::new(&sockets, |_| true, |a, b| is(&a.remote, "10.96.0.1") && is(&b.remote, "10.0.0.9"))
+    }
+
+    #[test]
+    fn what_was_captured_twice_around_a_translation_is_one_connection() {
+        const LATER: u64 = 200_000_000;
+        let found = captured(&[
+            (1, "10.0.0.1", "10.96.0.1", (7, 9), 0),
+            (2, "10.0.0.1", "10.0.0.9", (7, 9), 5),
+            // Made-up captures begin all connections with the same numbers.
+            (3, "10.0.0.2", "10.96.0.1", (7, 9), LATER),
+            // Source and destination were translated.
+            (4, "10.0.0.3", "10.96.0.1", (8, 8), 0),
+            (5, "192.0.2.1", "10.0.0.9", (8, 8), 5),
+        ]);
+        let observers: Vec<_> = found.all.iter().map(|one| (one.observer, one.translated)).collect();
+        let copy = |number| Some((number, KnownBy::Sequence));
+        assert_eq!(observers, [(0, copy(1)), (2, None), (3, copy(4))]);
+        assert!(found.is_copy(1) && found.is_copy(4) && found.of(1).is_none());
+    }
+
+    #[test]
+    fn datagrams_need_a_service_and_who_answers_for_it() {
+        let mut flows = vec![(1, "10.0.0.1", "10.96.0.1", (0, 0), 0), (2, "10.0.0.1", "10.0.0.9", (0, 0), 5)];
+        let found = captured(&flows);
+        assert_eq!(found.all[0].translated, Some((1, KnownBy::EndpointSlice)));
+        flows[1].2 = "10.0.0.8";
+        assert_eq!(captured(&flows).all.len(), 2);
+    }
+
+    #[test]
+    fn a_port_that_talked_to_everybody_takes_no_longer() {
+        let flows: Vec<_> = (1..100_000).map(|number| (number, "10.0.0.1", "10.0.0.8", (0, 0), number)).collect();
+        assert_eq!(captured(&flows).all.len(), flows.len());
     }
 }

@@ -6,16 +6,17 @@ mod facts;
 mod input;
 mod losses;
 mod sequencer;
+mod setup;
 mod shard;
 mod spill;
 mod staged;
 mod times;
 mod window;
 
-pub use connection::{ConnectionTotals, Setup};
 pub use facts::{Facts, NodeFacts};
 pub use input::{Input, InputError, sha256};
 pub use losses::{LostRange, SeenNumbers};
+pub use setup::{ConnectionTotals, Setup};
 pub use shard::{Context, Produce, ShardOutput};
 pub use spill::{KeyedLine, SortedLines};
 pub use window::run;

@@ -5,7 +5,8 @@ use kfr_protocols::{NAMELESS, Output, Status};
 use rustc_hash::FxHashMap;
 
 use crate::model::{EdgeKey, Golden, Ledger, Loss, Metrics, Request};
-use crate::replay::connection::{ConnectionTotals, Event, Live, NO_CONNECTION, Setup};
+use crate::replay::connection::{Event, Live, NO_CONNECTION};
+use crate::replay::setup::{ConnectionTotals, Setup};
 use crate::replay::spill::KeyedLine;
 use crate::sql::Statements;
 

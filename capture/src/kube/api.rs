@@ -232,3 +232,41 @@ fn escaped(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_recorded_kind_is_asked_for_and_may_be() {
+        let asked: BTreeSet<_> = KINDS.iter().map(|kind| kind.name).collect();
+        assert_eq!(asked, kfr_bundle::kube::recorded_kinds().collect());
+        // By group and resource, as the role names them.
+        let role = include_str!("../../../deploy/clusterrole.yaml");
+        let mut allowed = BTreeSet::new();
+        let mut group = String::new();
+        let list = |line: &str| line.split_once('[').unwrap().1.trim_end_matches(']').replace(['"', ' '], "");
+        for line in role.lines() {
+            if line.contains("apiGroups:") {
+                group = list(line);
+            } else if line.contains("resources:") {
+                allowed.extend(list(line).split(',').map(|resource| format!("{group}/{resource}")));
+            } else if line.contains("verbs:") {
+                assert_eq!(list(line), "list,watch");
+            }
+        }
+        let needed = KINDS.iter().map(|kind| {
+            let parts: Vec<_> = kind.path.split('/').collect();
+            let group = if parts[1] == "api" { "" } else { parts[2] };
+            format!("{group}/{}", parts.last().unwrap())
+        });
+        assert_eq!(allowed, needed.collect());
+    }
+
+    #[test]
+    fn what_stands_in_a_query_is_escaped() {
+        assert_eq!(escaped("a.b-c_d~1"), "a.b-c_d~1");
+        assert_eq!(escaped("ey==/+&ü"), "ey%3D%3D%2F%2B%26%C3%BC");
+    }
+}

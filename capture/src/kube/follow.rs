@@ -17,14 +17,25 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Between tries of what is not allowed or doesn't exist: it may be granted, or installed.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
+/// What all kinds have in common.
+#[derive(Clone)]
+pub struct Source {
+    /// The cluster.
+    pub client: Client,
+    /// The node of which pods are kept in full; `None`: of all.
+    pub node: Option<String>,
+    /// The clock of rows.
+    pub now: Now,
+    /// Where rows go.
+    pub sink: Sink,
+    /// One list at a time: several large ones would be in memory at once.
+    pub listing: Arc<Semaphore>,
+}
+
 /// Follows one kind.
 pub struct Follower {
-    client: Client,
+    source: Source,
     kind: &'static Kind,
-    node: Option<String>,
-    now: Now,
-    sink: Sink,
-    listing: Arc<Semaphore>,
     /// Number of the last list.
     list: u32,
     wait: Duration,
@@ -34,15 +45,8 @@ pub struct Follower {
 
 impl Follower {
     /// One that has seen nothing yet.
-    pub fn new(
-        client: Client,
-        kind: &'static Kind,
-        node: Option<String>,
-        now: Now,
-        sink: Sink,
-        listing: Arc<Semaphore>,
-    ) -> Self {
-        Self { client, kind, node, now, sink, listing, list: 0, wait: FIRST_WAIT, blind: None }
+    pub fn new(source: Source, kind: &'static Kind) -> Self {
+        Self { source, kind, list: 0, wait: FIRST_WAIT, blind: None }
     }
 
     /// Goes on until it is dropped.
@@ -57,18 +61,19 @@ impl Follower {
 
     /// Lists everything; the version that the list shows.
     async fn list_all(&mut self) -> Result<String, Failure> {
-        let listing = self.listing.clone();
+        let listing = self.source.listing.clone();
         let _one_at_a_time = listing.acquire().await;
         self.list += 1;
         let mut next = None;
         loop {
-            let page = api::list(&self.client, self.kind, next.as_deref()).await?;
+            let page = api::list(&self.source.client, self.kind, next.as_deref()).await?;
             let rows = page.items.iter().filter_map(|object| self.row(KubeChange::Listed, self.list, object)).collect();
             self.hand_over(rows);
             match page.next {
                 Some(token) => next = Some(token),
                 None => {
-                    let complete = KubeFact::of_kind((self.now)(), KubeChange::Complete, self.list, self.kind.name, "");
+                    let complete =
+                        KubeFact::of_kind((self.source.now)(), KubeChange::Complete, self.list, self.kind.name, "");
                     let version = page.version.clone();
                     self.hand_over(vec![KubeFact { resource_version: page.version, ..complete }]);
                     self.sees();
@@ -81,7 +86,7 @@ impl Follower {
     /// Watches from a version on, until it has to be listed anew.
     async fn watch_on(&mut self, mut version: String) {
         loop {
-            let failure = match api::watch(&self.client, self.kind, &version).await {
+            let failure = match api::watch(&self.source.client, self.kind, &version).await {
                 Ok(watch) => self.read(watch, &mut version).await,
                 Err(failure) => Some(failure),
             };
@@ -135,8 +140,8 @@ impl Follower {
 
     fn row(&self, change: KubeChange, list: u32, object: &Value) -> Option<KubeFact> {
         let elsewhere = self.kind.name == "Pod"
-            && self.node.as_deref().is_some_and(|node| object["spec"]["nodeName"].as_str() != Some(node));
-        let time_ns = (self.now)();
+            && self.source.node.as_deref().is_some_and(|node| object["spec"]["nodeName"].as_str() != Some(node));
+        let time_ns = (self.source.now)();
         match elsewhere {
             true => KubeFact::pod_elsewhere(time_ns, change, list, object),
             false => KubeFact::new(time_ns, change, list, self.kind.name, object),
@@ -145,7 +150,7 @@ impl Follower {
 
     fn hand_over(&self, rows: Vec<KubeFact>) {
         if !rows.is_empty() {
-            (self.sink)(rows);
+            (self.source.sink)(rows);
         }
     }
 
@@ -153,7 +158,7 @@ impl Follower {
     fn sees(&mut self) {
         self.wait = FIRST_WAIT;
         if self.blind.take().is_some() {
-            self.hand_over(vec![KubeFact::of_kind((self.now)(), KubeChange::Seeing, 0, self.kind.name, "")]);
+            self.hand_over(vec![KubeFact::of_kind((self.source.now)(), KubeChange::Seeing, 0, self.kind.name, "")]);
         }
     }
 
@@ -166,7 +171,7 @@ impl Follower {
     async fn pause(&mut self, failure: &Failure) {
         let reason = failure.to_string();
         if self.blind.as_ref() != Some(&reason) {
-            let row = KubeFact::of_kind((self.now)(), KubeChange::Blind, 0, self.kind.name, &reason);
+            let row = KubeFact::of_kind((self.source.now)(), KubeChange::Blind, 0, self.kind.name, &reason);
             self.hand_over(vec![row]);
             self.blind = Some(reason);
         }

@@ -5,19 +5,20 @@
 
 mod api;
 mod follow;
+mod rows;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use kfr_bundle::kube::{KubeChange, KubeFact};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 
-use follow::Follower;
+use follow::{Follower, Source};
+pub(crate) use rows::Rows;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,12 +68,14 @@ impl Cluster {
                 None
             }
         };
-        let kubeconfig = match (kubeconfig_exists(), &context) {
-            (true, _) => Kubeconfig::read().context("the kubeconfig can't be read")?,
-            (false, None) => return Ok(None),
-            (false, Some(name)) => anyhow::bail!("there is no kubeconfig with the context {name}"),
-        };
-        let Some(name) = context.clone().or_else(|| kubeconfig.current_context.clone()) else { return Ok(None) };
+        if !kubeconfig_exists() {
+            return match context {
+                Some(name) => Err(anyhow!("there is no kubeconfig with the context {name}")),
+                None => Ok(None),
+            };
+        }
+        let kubeconfig = Kubeconfig::read().context("the kubeconfig can't be read")?;
+        let Some(name) = context.or_else(|| kubeconfig.current_context.clone()) else { return Ok(None) };
         let options = KubeConfigOptions { context: Some(name.clone()), ..KubeConfigOptions::default() };
         let runtime = runtime()?;
         let config = runtime
@@ -93,7 +96,7 @@ impl Cluster {
 fn kubeconfig_exists() -> bool {
     match std::env::var_os("KUBECONFIG") {
         Some(paths) => std::env::split_paths(&paths).any(|path| path.exists()),
-        None => std::env::home_dir().is_some_and(|home| home.join(PathBuf::from(".kube/config")).exists()),
+        None => std::env::home_dir().is_some_and(|home| home.join(".kube/config").exists()),
     }
 }
 
@@ -148,16 +151,14 @@ async fn run(
     // A watch is quiet for as long as nothing happens; lists have a limit of their own.
     config.read_timeout = None;
     let client = Client::try_from(config).context("the cluster can't be asked")?;
-    // One list at a time: several large ones would be in memory at once.
-    let listing = Arc::new(Semaphore::new(1));
     let node = tokio::select! {
         node = node_of(&client, &boot_id) => node,
         _ = stopped.wait_for(|stop| *stop) => return Ok(()),
     };
     let mut work = tokio::task::JoinSet::new();
+    let source = Source { client, node, now, sink, listing: Arc::new(Semaphore::new(1)) };
     for kind in api::KINDS {
-        let (client, sink, node, listing) = (client.clone(), sink.clone(), node.clone(), listing.clone());
-        work.spawn(async move { Follower::new(client, kind, node, now, sink, listing).run().await });
+        work.spawn(Follower::new(source.clone(), kind).run());
     }
     // Followers never end by themselves.
     let _sender_gone = stopped.wait_for(|stop| *stop).await;

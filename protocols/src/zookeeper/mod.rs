@@ -164,18 +164,16 @@ impl ZooKeeper {
         if self.word {
             return self.report(frame, out);
         }
-        let connects = self.open.get(CONNECT_KEY).map(|waiting| self.open.doubt_of(waiting).is_none());
-        if let Some(false) = connects
-            && let Some(mut waiting) = self.open.take(CONNECT_KEY)
-        {
+        if let Some(mut waiting) = self.open.take(CONNECT_KEY) {
+            let Some(doubt) = self.open.doubt_of(&waiting) else {
+                // Version, timeout, session, password. A session that is no more is told by a timeout of 0.
+                mark_session(Side::Server, frame, 20, out);
+                let timeout = be32(bytes, 8);
+                return complete(waiting.exchange, frame, timeout.map(|t| if t > 0 { 0 } else { -112 }), out);
+            };
             // Its answer comes first, so it was in the bytes that were lost before this one.
-            waiting.exchange.flags.insert(self.open.doubt_of(&waiting).unwrap_or_default());
+            waiting.exchange.flags.insert(doubt);
             out.exchanges.push(waiting.exchange);
-        } else if let Some(waiting) = self.open.take(CONNECT_KEY) {
-            // Version, timeout, session, password. A session that is no more is told by a timeout of 0.
-            mark_session(Side::Server, frame, 20, out);
-            let timeout = be32(bytes, 8);
-            return complete(waiting.exchange, frame, timeout.map(|t| if t > 0 { 0 } else { -112 }), out);
         }
         let (Some(xid), error) = (be32(bytes, 4), be32(bytes, 16)) else {
             out.mark(Side::Server, frame.range.clone(), ByteClass::Secret);

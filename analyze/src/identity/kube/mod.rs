@@ -1,22 +1,18 @@
 //! Kubernetes: which pod, Service or node an address, container or process was, at a moment.
 
+mod build;
 mod objects;
 mod owners;
 mod read;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kfr_bundle::kube::{KubeChange, KubeFact};
 use rustc_hash::FxHashMap;
-use serde_json::Value;
 
 use super::sockets::Endpoint;
-pub use objects::{Life, Objects};
-use owners::Owners;
-pub use owners::Workload;
+use owners::Workload;
 
 /// A pod.
 #[derive(Debug, Clone)]
@@ -25,18 +21,10 @@ pub struct Pod {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Unique id, as cgroup paths name it.
-    pub uid: String,
     /// Number of its workload.
     pub workload: u32,
     /// Name of its node; empty where it has none yet.
     pub node: String,
-    /// It has its node's addresses.
-    pub host_network: bool,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// First and last moment, ns since 1970.
-    pub lived_ns: (u64, u64),
 }
 
 /// A Service.
@@ -48,8 +36,6 @@ pub struct KubeService {
     pub name: String,
     /// Its ports: name (empty where there is only one) and number.
     pub ports: Vec<(String, u16)>,
-    /// First and last moment, ns since 1970.
-    pub lived_ns: (u64, u64),
 }
 
 /// Who has an address.
@@ -106,149 +92,12 @@ pub struct Kube {
     workload_names: Vec<String>,
     by_ip: FxHashMap<IpAddr, Vec<Span<Who>>>,
     by_node_port: FxHashMap<u16, Vec<Span<u32>>>,
-    by_container: FxHashMap<String, (u32, String)>,
-    by_uid: FxHashMap<String, u32>,
+    by_container: FxHashMap<String, u32>,
     slices: FxHashMap<(String, String), Vec<Span<Slice>>>,
     blind: Vec<Blind>,
 }
 
 impl Kube {
-    /// Reads the rows of all bundles: each with its bundle's number, times on the wall clock.
-    pub fn new(rows: Vec<(u32, KubeFact)>) -> Self {
-        let mut kube = Self { blind: blind(&rows), ..Self::default() };
-        let objects = Objects::new(rows);
-        kube.add_pods(&objects);
-        kube.add_services(&objects);
-        kube.add_nodes(&objects);
-        for life in objects.of_kind("EndpointSlice") {
-            let Some(service) = life.states.first().and_then(|(_, slice)| service_of(slice)) else { continue };
-            let spans = life.spans().map(|(from_ns, to_ns, slice)| Span { from_ns, to_ns, what: ready(slice) });
-            kube.slices.entry((life.namespace.clone(), service)).or_default().extend(spans);
-        }
-        for spans in kube.by_ip.values_mut() {
-            spans.sort_by_key(|span| (span.from_ns, span.to_ns, span.what));
-        }
-        let plain = |workload: &Workload| format!("{}/{}", workload.namespace, workload.name);
-        let mut same = BTreeMap::<_, u32>::new();
-        kube.workloads.iter().for_each(|workload| *same.entry(plain(workload)).or_default() += 1);
-        let name = |workload: &Workload| match plain(workload) {
-            name if same.get(&name).is_some_and(|count| *count > 1) => format!("{name} ({})", workload.kind),
-            name => name,
-        };
-        kube.workload_names = kube.workloads.iter().map(name).collect();
-        kube
-    }
-
-    fn add_pods(&mut self, objects: &Objects) {
-        let owners = Owners::new(objects);
-        let mut workloads = BTreeMap::new();
-        for life in objects.of_kind("Pod") {
-            let Some((_, state)) = life.states.last() else { continue };
-            let number = self.pods.len() as u32;
-            let workload = owners.workload(&life.namespace, &life.name, state);
-            let next = self.workloads.len() as u32;
-            let index = *workloads.entry(workload.clone()).or_insert_with(|| {
-                self.workloads.push(workload);
-                next
-            });
-            let host_network = read::is(state, &["spec", "hostNetwork"]);
-            for (from_ns, to_ns, state) in life.spans() {
-                for container in containers(state) {
-                    self.by_container.entry(container.0).or_insert((number, container.1));
-                }
-                if host_network {
-                    continue;
-                }
-                // Its address may be another pod's once it has ended.
-                let to_ns = if is_over(state) { to_ns.min(ended_ns(state).unwrap_or(from_ns)) } else { to_ns };
-                if to_ns <= from_ns {
-                    continue;
-                }
-                let first = read::text(state, &["status", "podIP"]).and_then(read::ip);
-                let others = read::ips(read::list(state, &["status", "podIPs"]), "ip");
-                let mut ips: Vec<_> = first.into_iter().chain(others).collect();
-                ips.sort_unstable();
-                ips.dedup();
-                for ip in ips {
-                    let spans = self.by_ip.entry(ip).or_default();
-                    match spans.last_mut() {
-                        Some(last) if last.what == Who::Pod(number) && last.to_ns == from_ns => last.to_ns = to_ns,
-                        _ => spans.push(Span { from_ns, to_ns, what: Who::Pod(number) }),
-                    }
-                }
-            }
-            self.by_uid.insert(life.uid.clone(), number);
-            self.pods.push(Pod {
-                namespace: life.namespace.clone(),
-                name: life.name.clone(),
-                uid: life.uid.clone(),
-                workload: index,
-                node: read::text(state, &["spec", "nodeName"]).unwrap_or_default().to_string(),
-                host_network,
-                labels: read::labels(state, &["metadata", "labels"]),
-                lived_ns: lived(life),
-            });
-        }
-    }
-
-    fn add_services(&mut self, objects: &Objects) {
-        for life in objects.of_kind("Service") {
-            let number = self.services.len() as u32;
-            for (from_ns, to_ns, state) in life.spans() {
-                let texts = [&["spec", "clusterIPs"][..], &["spec", "externalIPs"][..]];
-                let plain = texts.into_iter().flat_map(|path| read::plain_ips(state, path));
-                let first = read::text(state, &["spec", "clusterIP"]).and_then(read::ip);
-                let balancers = read::ips(read::list(state, &["status", "loadBalancer", "ingress"]), "ip");
-                let mut ips: Vec<_> = plain.chain(first).chain(balancers).collect();
-                ips.sort_unstable();
-                ips.dedup();
-                for ip in ips {
-                    let span = Span { from_ns, to_ns, what: Who::Service(number) };
-                    self.by_ip.entry(ip).or_default().push(span);
-                }
-                for port in read::list(state, &["spec", "ports"]) {
-                    if let Some(port) = read::number(port, &["nodePort"]).and_then(|port| u16::try_from(port).ok()) {
-                        self.by_node_port.entry(port).or_default().push(Span { from_ns, to_ns, what: number });
-                    }
-                }
-            }
-            let state = life.states.last().map_or(&Value::Null, |(_, state)| state);
-            let ports = read::list(state, &["spec", "ports"]).iter().filter_map(|port| {
-                let number = read::number(port, &["port"]).and_then(|port| u16::try_from(port).ok())?;
-                Some((read::text(port, &["name"]).unwrap_or_default().to_string(), number))
-            });
-            self.services.push(KubeService {
-                namespace: life.namespace.clone(),
-                name: life.name.clone(),
-                ports: ports.collect(),
-                lived_ns: lived(life),
-            });
-        }
-    }
-
-    fn add_nodes(&mut self, objects: &Objects) {
-        for life in objects.of_kind("Node") {
-            let number = self.nodes.len() as u32;
-            for (from_ns, to_ns, state) in life.spans() {
-                for ip in read::ips(read::list(state, &["status", "addresses"]), "address") {
-                    let span = Span { from_ns, to_ns, what: Who::Node(number) };
-                    self.by_ip.entry(ip).or_default().push(span);
-                }
-            }
-            if let Some((_, state)) = life.states.last() {
-                let ranges = read::list(state, &["spec", "podCIDRs"]).iter().filter_map(Value::as_str);
-                let ranges = ranges.chain(read::text(state, &["spec", "podCIDR"])).filter_map(read::ip_range);
-                self.pod_ranges.extend(ranges.map(|(ip, length)| (ip, length, number)));
-            }
-            self.nodes.push(life.name.clone());
-        }
-    }
-
-    /// True if no bundle has Kubernetes objects.
-    pub fn is_empty(&self) -> bool {
-        self.pods.is_empty() && self.services.is_empty() && self.nodes.is_empty()
-    }
-
     /// When which changes were not seen.
     pub fn blind(&self) -> &[Blind] {
         &self.blind
@@ -279,24 +128,14 @@ impl Kube {
         spans.find(|span| (span.from_ns..span.to_ns).contains(&time_ns)).map(|span| span.what)
     }
 
-    /// The pod and the container's name, by the container's id (64 hex digits).
-    pub fn container(&self, id: &str) -> Option<(u32, &str)> {
-        self.by_container.get(id).map(|(pod, name)| (*pod, name.as_str()))
-    }
-
-    /// A pod by its unique id.
-    pub fn pod_by_uid(&self, uid: &str) -> Option<u32> {
-        self.by_uid.get(uid).copied()
+    /// The pod of a container, by the container's id (64 hex digits).
+    pub fn pod_of_container(&self, id: &str) -> Option<u32> {
+        self.by_container.get(id).copied()
     }
 
     /// A pod.
     pub fn pod(&self, number: u32) -> Option<&Pod> {
         self.pods.get(number as usize)
-    }
-
-    /// All pods.
-    pub fn pods(&self) -> &[Pod] {
-        &self.pods
     }
 
     /// A Service.
@@ -309,11 +148,6 @@ impl Kube {
         self.nodes.get(number as usize).map(String::as_str)
     }
 
-    /// A workload.
-    pub fn workload(&self, number: u32) -> Option<&Workload> {
-        self.workloads.get(number as usize)
-    }
-
     /// A name for a workload: `shop/api`.
     pub fn workload_name(&self, number: u32) -> &str {
         self.workload_names.get(number as usize).map_or("", String::as_str)
@@ -323,7 +157,7 @@ impl Kube {
     pub fn answers(&self, from: IpAddr, to: IpAddr, time_ns: u64) -> bool {
         match (self.who(from, time_ns), self.who(to, time_ns)) {
             (Some(Who::Service(service)), Some(_)) => {
-                self.backends(service, 0, time_ns).iter().any(|(backend, _)| *backend == to.to_canonical())
+                self.slices_at(service, time_ns).any(|slice| slice.ready.contains(&to.to_canonical()))
             }
             _ => false,
         }
@@ -341,102 +175,23 @@ impl Kube {
 
     /// Who could answer for a port of a Service at a moment: addresses that were ready, each once, in order.
     pub fn backends(&self, service: u32, port: u16, time_ns: u64) -> Vec<(IpAddr, u16)> {
-        let Some(service) = self.service(service) else { return Vec::new() };
-        let slices = self.slices.get(&(service.namespace.clone(), service.name.clone()));
-        let held = slices.into_iter().flatten().filter(|span| (span.from_ns..span.to_ns).contains(&time_ns));
-        let name = service.ports.iter().find(|(_, number)| *number == port).map(|(name, _)| name.as_str());
-        let mut backends: Vec<_> = held
-            .flat_map(|span| {
-                let number =
-                    span.what.ports.iter().find(|(of, _)| Some(of.as_str()) == name).map(|(_, number)| *number);
-                span.what.ready.iter().map(move |ip| (*ip, number.unwrap_or(port)))
+        let ports = self.service(service).map_or(&[][..], |service| &service.ports);
+        let name = ports.iter().find(|(_, number)| *number == port).map(|(name, _)| name.as_str());
+        let mut backends: Vec<_> = self
+            .slices_at(service, time_ns)
+            .flat_map(|slice| {
+                let number = slice.ports.iter().find(|(of, _)| Some(of.as_str()) == name).map(|(_, number)| *number);
+                slice.ready.iter().map(move |ip| (*ip, number.unwrap_or(port)))
             })
             .collect();
         backends.sort_unstable();
         backends.dedup();
         backends
     }
-}
 
-fn blind(rows: &[(u32, KubeFact)]) -> Vec<Blind> {
-    let mut found: Vec<Blind> = Vec::new();
-    let mut open = FxHashMap::default();
-    for (bundle, row) in rows {
-        let key = (*bundle, row.kind.clone());
-        match row.change {
-            KubeChange::Blind => {
-                open.entry(key).or_insert_with(|| {
-                    let (kind, reason) = (row.kind.clone(), row.reason.clone());
-                    found.push(Blind { bundle: *bundle, kind, from_ns: row.time_ns, to_ns: None, reason });
-                    found.len() - 1
-                });
-            }
-            KubeChange::Seeing => {
-                if let Some(blind) = open.remove(&key).and_then(|index| found.get_mut(index)) {
-                    blind.to_ns = Some(row.time_ns);
-                }
-            }
-            _ => {}
-        }
+    fn slices_at(&self, service: u32, time_ns: u64) -> impl Iterator<Item = &Slice> {
+        let slices = self.service(service).and_then(|of| self.slices.get(&(of.namespace.clone(), of.name.clone())));
+        let held = slices.into_iter().flatten().filter(move |span| (span.from_ns..span.to_ns).contains(&time_ns));
+        held.map(|span| &span.what)
     }
-    found
-}
-
-fn lived(life: &Life) -> (u64, u64) {
-    (life.born_ns, life.gone_ns.unwrap_or(u64::MAX))
-}
-
-/// Whether a pod has run to its end.
-fn is_over(pod: &Value) -> bool {
-    matches!(read::text(pod, &["status", "phase"]), Some("Succeeded" | "Failed"))
-}
-
-/// The end of the second in which the last container of a pod ended, ns since 1970: Kubernetes tells whole seconds.
-fn ended_ns(pod: &Value) -> Option<u64> {
-    let statuses = read::list(pod, &["status", "containerStatuses"]).iter();
-    let last_ns = statuses.filter_map(|status| read::time_ns(status, &["state", "terminated", "finishedAt"])).max()?;
-    Some(last_ns.saturating_add(1_000_000_000))
-}
-
-/// Ids and names of a pod's containers, also of those that ran before a restart.
-fn containers(pod: &Value) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for field in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
-        for status in read::list(pod, &["status", field]) {
-            let Some(name) = read::text(status, &["name"]) else { continue };
-            let ids = [
-                read::text(status, &["containerID"]),
-                read::text(status, &["state", "terminated", "containerID"]),
-                read::text(status, &["lastState", "terminated", "containerID"]),
-            ];
-            for id in ids.into_iter().flatten() {
-                // The runtime stands before it: `containerd://`.
-                let id = id.rsplit_once("//").map_or(id, |(_, id)| id);
-                found.push((id.to_string(), name.to_string()));
-            }
-        }
-    }
-    found
-}
-
-fn service_of(slice: &Value) -> Option<String> {
-    read::text(slice, &["metadata", "labels", "kubernetes.io/service-name"]).map(str::to_string)
-}
-
-/// The addresses of a slice that are ready: `ready` is true where nothing says otherwise (EndpointConditions, v1).
-fn ready(slice: &Value) -> Slice {
-    let is_ready = |endpoint: &&Value| {
-        endpoint
-            .get("conditions")
-            .and_then(|conditions| conditions.get("ready"))
-            .and_then(Value::as_bool)
-            .unwrap_or(true)
-    };
-    let endpoints = read::list(slice, &["endpoints"]).iter().filter(is_ready);
-    let ports = read::list(slice, &["ports"]).iter().filter_map(|port| {
-        let number = read::number(port, &["port"]).and_then(|port| u16::try_from(port).ok())?;
-        Some((read::text(port, &["name"]).unwrap_or_default().to_string(), number))
-    });
-    let ports = ports.collect();
-    Slice { ready: endpoints.flat_map(|endpoint| read::plain_ips(endpoint, &["addresses"])).collect(), ports }
 }

@@ -9,8 +9,6 @@ use super::read;
 /// One object from its creation to its end. A new object under an old name is another life.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// `Pod`, `Service`, ...
-    pub kind: String,
     /// Namespace; empty where the kind has none.
     pub namespace: String,
     /// Name.
@@ -29,12 +27,6 @@ pub struct Life {
 }
 
 impl Life {
-    /// Its state at a moment.
-    pub fn at(&self, time_ns: u64) -> Option<&Value> {
-        let later = self.states.partition_point(|(from_ns, _)| *from_ns <= time_ns);
-        self.states.get(later.saturating_sub(1)).map(|(_, state)| state)
-    }
-
     /// Each state with the time in which it held: the first from the object's beginning, the last to its end.
     pub fn spans(&self) -> impl Iterator<Item = (u64, u64, &Value)> {
         let ends = self.states.iter().skip(1).map(|(from_ns, _)| *from_ns);
@@ -97,10 +89,9 @@ impl Objects {
                 }
                 let index = self.lives.len();
                 let (kind, namespace, name) = key.clone();
-                self.by_kind.entry(kind.clone()).or_default().push(index);
+                self.by_kind.entry(kind).or_default().push(index);
                 self.by_name.insert(key, index);
                 self.lives.push(Life {
-                    kind,
                     namespace,
                     name,
                     uid,
@@ -118,11 +109,14 @@ impl Objects {
             Some((_, last)) => *last = list.max(*last),
             None => life.listed.push((bundle, list)),
         }
-        // Several recorders see the same state, and a list repeats it.
-        if life.states.is_empty() || life.version != resource_version || resource_version.is_empty() {
-            life.version = resource_version;
-            life.states.push((time_ns, state));
+        // Several recorders see the same state, of a pod elsewhere less of it, and a list repeats it.
+        let known = life.states.last_mut().filter(|_| life.version == resource_version && !resource_version.is_empty());
+        match known {
+            Some((_, known)) if is_full(known) || !is_full(&state) => {}
+            Some((_, known)) => *known = state,
+            None => life.states.push((time_ns, state)),
         }
+        life.version = resource_version;
     }
 
     fn deleted(&mut self, bundle: u32, row: KubeFact) {
@@ -146,4 +140,9 @@ impl Objects {
             }
         }
     }
+}
+
+/// Whether a pod is told in full (`kfr_bundle::kube::KubeFact::pod_elsewhere` leaves its containers out).
+fn is_full(object: &Value) -> bool {
+    !read::list(object, &["spec", "containers"]).is_empty()
 }

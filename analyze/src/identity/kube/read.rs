@@ -1,7 +1,6 @@
 //! Fields of Kubernetes objects. A field that is missing, or isn't what it should be, is absent: one strange field doesn't
 //! take the others with it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -22,9 +21,15 @@ pub fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
     at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// A number.
-pub fn number(value: &Value, path: &[&str]) -> Option<u64> {
-    at(value, path)?.as_u64()
+/// A port's number.
+pub fn port(value: &Value, field: &str) -> Option<u16> {
+    value.get(field)?.as_u64().and_then(|port| u16::try_from(port).ok())
+}
+
+/// Ports by name, as Services and endpoint slices list them; the name of an only one may be missing.
+pub fn ports(value: &Value, path: &[&str]) -> Vec<(String, u16)> {
+    let named = |one| Some((text(one, &["name"]).unwrap_or_default().to_string(), port(one, "port")?));
+    list(value, path).iter().filter_map(named).collect()
 }
 
 /// A condition that holds; false where nothing says so.
@@ -36,12 +41,6 @@ pub fn is(value: &Value, path: &[&str]) -> bool {
 pub fn time_ns(value: &Value, path: &[&str]) -> Option<u64> {
     let time: Timestamp = text(value, path)?.parse().ok()?;
     u64::try_from(time.as_nanosecond()).ok()
-}
-
-/// Labels.
-pub fn labels(value: &Value, path: &[&str]) -> BTreeMap<String, String> {
-    let fields = at(value, path).and_then(Value::as_object).into_iter().flatten();
-    fields.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_string()))).collect()
 }
 
 /// An address, one of IPv4 mapped into IPv6 as IPv4.

@@ -108,10 +108,10 @@ fn the_workload_is_the_topmost_owner() {
     ];
     let kube = Kube::new(rows);
     let workload = |pod: &Pod| {
-        let workload = kube.workload(pod.workload).unwrap();
+        let workload = &kube.workloads[pod.workload as usize];
         format!("{} is {} {}", pod.name, workload.kind, kube.workload_name(pod.workload))
     };
-    let found: Vec<_> = kube.pods().iter().map(workload).collect();
+    let found: Vec<_> = kube.pods.iter().map(workload).collect();
     assert_eq!(
         found[..4],
         [
@@ -177,7 +177,7 @@ fn strange_objects_are_what_they_are() {
         ["Pod", "Service", "Node", "EndpointSlice"].map(|kind| row(1, KubeChange::Modified, 0, kind, object))
     });
     let kube = Kube::new(rows.collect());
-    assert_eq!(kube.pods().len(), 3);
+    assert_eq!(kube.pods.len(), 3);
     assert_eq!(name_of(&kube, "10.0.0.1", 5), "c");
 }
 
@@ -193,4 +193,28 @@ fn blind_times_end_when_something_is_seen_again() {
     let found: Vec<_> =
         kube.blind().iter().map(|blind| (blind.from_ns / SECOND, blind.to_ns, &*blind.reason)).collect();
     assert_eq!(found, [(1, Some(5 * SECOND), "refused"), (9, None, "gone")]);
+}
+
+/// A process without a container is nobody's.
+#[test]
+fn an_id_that_is_empty_is_no_containers() {
+    let mut odd = pod("odd", 1, "10.0.0.1");
+    odd["status"]["containerStatuses"] =
+        json!([{"name": "a", "containerID": "containerd://"}, {"name": "b", "containerID": "cri-o://b1"}]);
+    let kube = Kube::new(vec![row(1, KubeChange::Listed, 1, "Pod", &odd)]);
+    assert_eq!((kube.pod_of_container(""), kube.pod_of_container("b1")), (None, Some(0)));
+}
+
+/// Another node's recording keeps less of a pod; whichever comes first, what is known of it stays known.
+#[test]
+fn of_one_state_the_fuller_account_counts() {
+    let mut full = pod("api-1", 1, "10.0.0.1");
+    full["metadata"]["resourceVersion"] = json!("7");
+    full["spec"] = json!({"nodeName": "n", "containers": [{"name": "api"}]});
+    full["status"]["containerStatuses"] = json!([{"name": "api", "containerID": "containerd://c1"}]);
+    let less = KubeFact::pod_elsewhere(SECOND, KubeChange::Listed, 1, &full).unwrap();
+    let (_, more) = row(2, KubeChange::Listed, 1, "Pod", &full);
+    for rows in [vec![(0, less.clone()), (1, more.clone())], vec![(1, more), (0, less)]] {
+        assert_eq!(Kube::new(rows).pod_of_container("c1"), Some(0));
+    }
 }

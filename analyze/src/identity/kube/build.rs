@@ -1,0 +1,195 @@
+//! What the cluster was, from its objects over time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kfr_bundle::kube::{KubeChange, KubeFact};
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+
+use super::objects::Objects;
+use super::owners::{Owners, Workload};
+use super::{Blind, Kube, KubeService, Pod, Slice, Span, Who, read};
+
+impl Kube {
+    /// Reads the rows of all bundles: each with its bundle's number, times on the wall clock.
+    pub fn new(rows: Vec<(u32, KubeFact)>) -> Self {
+        let mut kube = Self { blind: blind(&rows), ..Self::default() };
+        let objects = Objects::new(rows);
+        kube.add_pods(&objects);
+        kube.add_services(&objects);
+        kube.add_nodes(&objects);
+        for life in objects.of_kind("EndpointSlice") {
+            let Some(service) = life.states.first().and_then(|(_, slice)| service_of(slice)) else { continue };
+            let spans = life.spans().map(|(from_ns, to_ns, slice)| Span { from_ns, to_ns, what: ready(slice) });
+            kube.slices.entry((life.namespace.clone(), service)).or_default().extend(spans);
+        }
+        for spans in kube.by_ip.values_mut() {
+            spans.sort_by_key(|span| (span.from_ns, span.to_ns, span.what));
+        }
+        let plain = |workload: &Workload| format!("{}/{}", workload.namespace, workload.name);
+        let mut same = BTreeMap::<_, u32>::new();
+        kube.workloads.iter().for_each(|workload| *same.entry(plain(workload)).or_default() += 1);
+        let name = |workload: &Workload| match plain(workload) {
+            name if same.get(&name).is_some_and(|count| *count > 1) => format!("{name} ({})", workload.kind),
+            name => name,
+        };
+        kube.workload_names = kube.workloads.iter().map(name).collect();
+        kube
+    }
+
+    fn add_pods(&mut self, objects: &Objects) {
+        let owners = Owners::new(objects);
+        let mut workloads = BTreeMap::new();
+        for life in objects.of_kind("Pod") {
+            let Some((_, state)) = life.states.last() else { continue };
+            let number = self.pods.len() as u32;
+            let workload = owners.workload(&life.namespace, &life.name, state);
+            let next = self.workloads.len() as u32;
+            let index = *workloads.entry(workload.clone()).or_insert_with(|| {
+                self.workloads.push(workload);
+                next
+            });
+            let host_network = read::is(state, &["spec", "hostNetwork"]);
+            for (from_ns, to_ns, state) in life.spans() {
+                for id in container_ids(state) {
+                    self.by_container.entry(id.to_string()).or_insert(number);
+                }
+                if host_network {
+                    continue;
+                }
+                // Its address may be another pod's once it has ended.
+                let to_ns = if is_over(state) { to_ns.min(ended_ns(state).unwrap_or(from_ns)) } else { to_ns };
+                if to_ns <= from_ns {
+                    continue;
+                }
+                let first = read::text(state, &["status", "podIP"]).and_then(read::ip);
+                let others = read::ips(read::list(state, &["status", "podIPs"]), "ip");
+                for ip in BTreeSet::from_iter(first.into_iter().chain(others)) {
+                    let spans = self.by_ip.entry(ip).or_default();
+                    match spans.last_mut() {
+                        Some(last) if last.what == Who::Pod(number) && last.to_ns == from_ns => last.to_ns = to_ns,
+                        _ => spans.push(Span { from_ns, to_ns, what: Who::Pod(number) }),
+                    }
+                }
+            }
+            self.pods.push(Pod {
+                namespace: life.namespace.clone(),
+                name: life.name.clone(),
+                workload: index,
+                node: read::text(state, &["spec", "nodeName"]).unwrap_or_default().to_string(),
+            });
+        }
+    }
+
+    fn add_services(&mut self, objects: &Objects) {
+        for life in objects.of_kind("Service") {
+            let number = self.services.len() as u32;
+            for (from_ns, to_ns, state) in life.spans() {
+                let texts = [&["spec", "clusterIPs"][..], &["spec", "externalIPs"][..]];
+                let plain = texts.into_iter().flat_map(|path| read::plain_ips(state, path));
+                let first = read::text(state, &["spec", "clusterIP"]).and_then(read::ip);
+                let balancers = read::ips(read::list(state, &["status", "loadBalancer", "ingress"]), "ip");
+                for ip in BTreeSet::from_iter(plain.chain(first).chain(balancers)) {
+                    let span = Span { from_ns, to_ns, what: Who::Service(number) };
+                    self.by_ip.entry(ip).or_default().push(span);
+                }
+                for port in read::list(state, &["spec", "ports"]) {
+                    if let Some(port) = read::port(port, "nodePort") {
+                        self.by_node_port.entry(port).or_default().push(Span { from_ns, to_ns, what: number });
+                    }
+                }
+            }
+            let state = life.states.last().map_or(&Value::Null, |(_, state)| state);
+            self.services.push(KubeService {
+                namespace: life.namespace.clone(),
+                name: life.name.clone(),
+                ports: read::ports(state, &["spec", "ports"]),
+            });
+        }
+    }
+
+    fn add_nodes(&mut self, objects: &Objects) {
+        for life in objects.of_kind("Node") {
+            let number = self.nodes.len() as u32;
+            for (from_ns, to_ns, state) in life.spans() {
+                for ip in read::ips(read::list(state, &["status", "addresses"]), "address") {
+                    let span = Span { from_ns, to_ns, what: Who::Node(number) };
+                    self.by_ip.entry(ip).or_default().push(span);
+                }
+            }
+            if let Some((_, state)) = life.states.last() {
+                let ranges = read::list(state, &["spec", "podCIDRs"]).iter().filter_map(Value::as_str);
+                let ranges = ranges.chain(read::text(state, &["spec", "podCIDR"])).filter_map(read::ip_range);
+                self.pod_ranges.extend(ranges.map(|(ip, length)| (ip, length, number)));
+            }
+            self.nodes.push(life.name.clone());
+        }
+    }
+}
+
+fn blind(rows: &[(u32, KubeFact)]) -> Vec<Blind> {
+    let mut found: Vec<Blind> = Vec::new();
+    let mut open = FxHashMap::default();
+    for (bundle, row) in rows {
+        let key = (*bundle, row.kind.clone());
+        match row.change {
+            KubeChange::Blind => {
+                open.entry(key).or_insert_with(|| {
+                    let (kind, reason) = (row.kind.clone(), row.reason.clone());
+                    found.push(Blind { bundle: *bundle, kind, from_ns: row.time_ns, to_ns: None, reason });
+                    found.len() - 1
+                });
+            }
+            KubeChange::Seeing => {
+                if let Some(blind) = open.remove(&key).and_then(|index| found.get_mut(index)) {
+                    blind.to_ns = Some(row.time_ns);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether a pod has run to its end.
+fn is_over(pod: &Value) -> bool {
+    matches!(read::text(pod, &["status", "phase"]), Some("Succeeded" | "Failed"))
+}
+
+/// The end of the second in which the last container of a pod ended, ns since 1970: Kubernetes tells whole seconds.
+fn ended_ns(pod: &Value) -> Option<u64> {
+    let statuses = read::list(pod, &["status", "containerStatuses"]).iter();
+    let last_ns = statuses.filter_map(|status| read::time_ns(status, &["state", "terminated", "finishedAt"])).max()?;
+    Some(last_ns.saturating_add(1_000_000_000))
+}
+
+/// Ids of a pod's containers, also of those that ran before a restart.
+fn container_ids(pod: &Value) -> impl Iterator<Item = &str> {
+    let fields = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+    let statuses = fields.into_iter().flat_map(|field| read::list(pod, &["status", field]));
+    let ids = statuses.flat_map(|status| {
+        let ended = |when| read::text(status, &[when, "terminated", "containerID"]);
+        [read::text(status, &["containerID"]), ended("state"), ended("lastState")]
+    });
+    // The runtime stands before it: `containerd://`.
+    let ids = ids.flatten().map(|id| id.rsplit_once("//").map_or(id, |(_, id)| id));
+    ids.filter(|id| !id.is_empty())
+}
+
+fn service_of(slice: &Value) -> Option<String> {
+    read::text(slice, &["metadata", "labels", "kubernetes.io/service-name"]).map(str::to_string)
+}
+
+/// The addresses of a slice that are ready: `ready` is true where nothing says otherwise (EndpointConditions, v1).
+fn ready(slice: &Value) -> Slice {
+    let is_ready = |endpoint: &&Value| {
+        endpoint
+            .get("conditions")
+            .and_then(|conditions| conditions.get("ready"))
+            .and_then(Value::as_bool)
+            .unwrap_or(true)
+    };
+    let endpoints = read::list(slice, &["endpoints"]).iter().filter(is_ready);
+    let ready = endpoints.flat_map(|endpoint| read::plain_ips(endpoint, &["addresses"])).collect();
+    Slice { ready, ports: read::ports(slice, &["ports"]) }
+}
