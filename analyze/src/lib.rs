@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod clocks;
+pub mod cluster;
 pub mod dump;
 pub mod findings;
 pub mod identity;
@@ -38,10 +39,19 @@ pub struct Options {
     pub literals: bool,
     /// Server ports whose protocol (its number in the registry of `kfr-protocols`) is told, not detected.
     pub port_hints: Vec<(u16, u16)>,
+    /// Labels of pods by whose values requests are summed up.
+    pub group_by: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { memory: 1 << 30, tmp: None, threads: None, literals: false, port_hints: Vec::new() }
+        Self {
+            memory: 1 << 30,
+            tmp: None,
+            threads: None,
+            literals: false,
+            port_hints: Vec::new(),
+            group_by: Vec::new(),
+        }
     }
 }

@@ -145,6 +145,19 @@ impl World {
         }
     }
 
+    /// The zone of an end: of its pod's node, of a recorded process that of its node. `None` where nobody tells, and of what is
+    /// outside.
+    pub fn zone_of(&self, end: End) -> Option<&str> {
+        let node = match end.pod.and_then(|pod| self.facts.kube.pod(pod)) {
+            Some(pod) => pod.node.as_str(),
+            None => {
+                let bundle = self.services.get(end.service)?.bundle?;
+                self.facts.nodes.get(bundle as usize)?.name.as_str()
+            }
+        };
+        self.facts.cluster.zone(node)
+    }
+
     /// Event time of a connection's observer on the wall clock.
     pub fn wall_ns(&self, connection: u32, event_ns: u64) -> u64 {
         let observer =
@@ -279,11 +292,12 @@ impl Context for World {
             Want::Connections => {}
             Want::RequestLines => produce.lines.push(request_line(self, request)),
             Want::Metrics => {
-                let (client, server) = self.services_of(request.connection, request.observer_is_client);
+                let (client, server) = self.ends_of(request.connection, request.observer_is_client);
+                let (client, server, pod) = (client.service, server.service, server.pod);
                 let start = self.window.map_or(0, |(start, _)| start);
                 let wall_ns = self.wall_ns(request.connection, request.start_ns);
                 let step = (wall_ns.saturating_sub(start) / self.step_ns).min(MAX_STEPS * 2);
-                produce.metrics.record(request, client, server, usize::try_from(step).unwrap_or_default());
+                produce.metrics.record(request, client, server, pod, usize::try_from(step).unwrap_or_default());
                 produce.statements.record(request, client, server);
             }
         }

@@ -139,9 +139,9 @@ pub enum Hook {
 
 #[derive(Debug, Args)]
 pub struct ImportOptions {
-    /// The capture, pcap or pcapng; `-` is standard input
-    #[arg(value_name = "X.pcap")]
-    pub capture: PathBuf,
+    /// The capture, pcap or pcapng; `-` is standard input. Without it, what Kubernetes said is imported alone
+    #[arg(value_name = "X.pcap", required_unless_present = "kube")]
+    pub capture: Option<PathBuf>,
     /// Folder with what Kubernetes said at the time: lists (`kubectl get KIND -A -o json`; a name with `before` or `after`
     /// in it is the state at the capture's start or end) and watch streams (*.ndjson)
     #[arg(long, value_name = "DIR")]
@@ -222,6 +222,9 @@ pub struct AnalyzeOptions {
     /// Write the report as this one HTML file; `-` is standard output
     #[arg(long, value_name = "FILE.html")]
     pub single: Option<PathBuf>,
+    /// Sum requests up by the values of this label of the pods that answered (repeatable)
+    #[arg(long, value_name = "LABEL")]
+    pub group_by: Vec<String>,
 }
 
 #[derive(Debug, Args)]

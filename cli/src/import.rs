@@ -20,9 +20,8 @@ pub fn import(options: &ImportOptions, terminal: Terminal) -> Result<Done, Failu
         return Err(Failure::usage(anyhow!("a bundle is not for a terminal; redirect standard output or name a file")));
     }
     if !on_stdout {
-        target::file(&options.output, std::slice::from_ref(&options.capture))?;
+        target::file(&options.output, options.capture.as_slice())?;
     }
-    let (capture, name) = open(&options.capture)?;
     let writer = |header: &FileHeader| {
         if on_stdout {
             Writer::to_stream(Box::new(io::stdout()), header)
@@ -31,7 +30,18 @@ pub fn import(options: &ImportOptions, terminal: Terminal) -> Result<Done, Failu
         }
     };
     let kube = options.kube.as_deref().map(KubeFiles::read).transpose().map_err(Failure::unreadable)?;
-    let summary = kfr_import::import_with_kube(capture, &name, kube, writer).map_err(|error| classify(error, &name))?;
+    let (imported, name) = match (&options.capture, kube) {
+        (None, Some(files)) => {
+            let folder = options.kube.as_deref().and_then(Path::file_name).unwrap_or_default();
+            let name = folder.to_string_lossy().into_owned();
+            (kfr_import::import_kube(files, &name, writer), name)
+        }
+        (capture, kube) => {
+            let (capture, name) = open(capture.as_deref().unwrap_or(Path::new("-")))?;
+            (kfr_import::import_with_kube(capture, &name, kube, writer), name)
+        }
+    };
+    let summary = imported.map_err(|error| classify(error, &name))?;
     summarise(&summary, options, &name, terminal);
     Ok(if summary.has_losses() { Done::WithLosses } else { Done::Whole })
 }
@@ -97,23 +107,16 @@ fn summarise(summary: &Summary, options: &ImportOptions, name: &str, terminal: T
     for (counter, value) in counters.named() {
         terminal.detail(format_args!("{counter}: {value}"));
     }
+    let bundle_kib = summary.bundle.bytes.div_ceil(1024);
+    if options.capture.is_none() {
+        terminal.say(format_args!("{output}: {bundle_kib} KiB"));
+        return kubernetes(summary, terminal);
+    }
     terminal.say(format_args!(
         "{output}: {} TCP connections and {} UDP flows from {} packets, {} events in {} KiB",
-        counters.tcp_connections,
-        counters.udp_flows,
-        counters.packets,
-        counters.events,
-        summary.bundle.bytes.div_ceil(1024),
+        counters.tcp_connections, counters.udp_flows, counters.packets, counters.events, bundle_kib,
     ));
-    if let Some(kube) = &summary.kube {
-        for (counter, value) in kube.named() {
-            terminal.detail(format_args!("{counter}: {value}"));
-        }
-        terminal.say(format_args!(
-            "{} Kubernetes objects and changes; {} objects of other kinds and {} other files were left out",
-            kube.rows, kube.objects_skipped, kube.files_skipped
-        ));
-    }
+    kubernetes(summary, terminal);
     match summary.end {
         FileEnd::Whole => {}
         FileEnd::Truncated => {
@@ -146,4 +149,15 @@ fn summarise(summary: &Summary, options: &ImportOptions, name: &str, terminal: T
         ));
     }
     terminal.say("it holds raw payload of every captured connection: give it only to those who may see that traffic");
+}
+
+fn kubernetes(summary: &Summary, terminal: Terminal) {
+    let Some(kube) = &summary.kube else { return };
+    for (counter, value) in kube.named() {
+        terminal.detail(format_args!("{counter}: {value}"));
+    }
+    terminal.say(format_args!(
+        "{} Kubernetes objects and changes; {} objects of other kinds and {} other files were left out",
+        kube.rows, kube.objects_skipped, kube.files_skipped
+    ));
 }

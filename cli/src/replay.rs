@@ -31,6 +31,7 @@ fn options(replay: &ReplayOptions) -> Options {
         threads: replay.threads,
         literals: replay.literals,
         port_hints: replay.port_hint.clone(),
+        group_by: Vec::new(),
     }
 }
 
@@ -92,11 +93,11 @@ pub fn analyze(arguments: &AnalyzeOptions, terminal: Terminal) -> Result<Done, F
     let mut stages = Stages::new(terminal);
     let inputs = open(bundles)?;
     stages.end("opening the bundles");
-    let options = options(&arguments.replay);
+    let options = Options { group_by: arguments.group_by.clone(), ..options(&arguments.replay) };
     let analysis = Analysis::new(&inputs, &options, Want::Metrics).map_err(Failure::unwritable)?;
     stages.end("replay");
     let losses = analysis.has_losses(&inputs);
-    let document = build(&inputs, analysis, options.literals);
+    let document = build(&inputs, analysis, &options);
     stages.end("findings and tables");
     if let Some(folder) = &arguments.output {
         write_all(&document, folder).map_err(Failure::unwritable)?;

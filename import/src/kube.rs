@@ -67,6 +67,8 @@ struct Found {
     change: KubeChange,
     moment: Moment,
     fact: KubeFact,
+    /// Number of its file: a watch tells changes in their order.
+    file: usize,
     /// Youngest time that the object knows of, ns since 1970.
     youngest_ns: Option<u64>,
 }
@@ -78,6 +80,8 @@ pub struct KubeFiles {
     complete: BTreeSet<(Moment, String)>,
     /// Hash input: the files' names and bytes, in the order of the names.
     bytes: Vec<(String, Vec<u8>)>,
+    /// Files read.
+    files: usize,
     counters: KubeCounters,
 }
 
@@ -92,8 +96,13 @@ impl KubeFiles {
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
         paths.retain(|path| path.extension().is_some_and(|end| end == "json" || end == "ndjson"));
         paths.sort();
-        let mut files =
-            Self { found: Vec::new(), complete: BTreeSet::new(), bytes: Vec::new(), counters: KubeCounters::default() };
+        let mut files = Self {
+            found: Vec::new(),
+            complete: BTreeSet::new(),
+            bytes: Vec::new(),
+            files: 0,
+            counters: KubeCounters::default(),
+        };
         for path in paths {
             let content = read_file(&path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -117,6 +126,7 @@ impl KubeFiles {
             _ if name.contains("after") => Moment::After,
             _ => Moment::Throughout,
         };
+        self.files += 1;
         let before = self.found.len();
         let mut is_whole = true;
         // A watch is one document after the other, a list is one.
@@ -171,9 +181,24 @@ impl KubeFiles {
 
     fn add_object(&mut self, moment: Moment, change: KubeChange, kind: &str, object: &Value) {
         match KubeFact::new(0, change, 0, kind, object) {
-            Some(fact) => self.found.push(Found { change, moment, youngest_ns: youngest_ns(object), fact }),
+            Some(fact) => {
+                self.found.push(Found { change, moment, file: self.files, youngest_ns: youngest_ns(object), fact })
+            }
             None => self.counters.objects_skipped += 1,
         }
+    }
+
+    /// When it was, without packets that tell: from the first change that a watch told to the youngest time in any object, ns
+    /// since 1970. Of lists alone, both are the youngest time.
+    pub fn span(&self) -> (u64, u64) {
+        let times = |watched: bool| {
+            let found = self.found.iter().filter(move |found| !watched || found.change != KubeChange::Listed);
+            found.filter_map(|found| found.youngest_ns)
+        };
+        let last_ns = times(false).max().unwrap_or(0);
+        let before = self.found.iter().filter(|found| found.moment == Moment::Before);
+        let first_ns = before.filter_map(|found| found.youngest_ns).max().or_else(|| times(true).min());
+        (first_ns.unwrap_or(last_ns).min(last_ns), last_ns)
     }
 
     /// The rows, in order of time, for a capture from `start_ns` to `end_ns` (ns since 1970).
@@ -189,6 +214,7 @@ impl KubeFiles {
         let mut throughout = BTreeMap::<_, Found>::new();
         let mut rows = Vec::new();
         let mut latest = HashMap::<_, u64>::new();
+        let mut latest_of_file = HashMap::<usize, u64>::new();
         for mut found in self.found {
             let key = key(&found.fact);
             match (found.change, found.moment) {
@@ -202,10 +228,13 @@ impl KubeFiles {
                     continue;
                 }
                 _ => {
-                    // Changes of one object come in order; what a later one knows can't be older.
-                    let before = latest.entry(key).or_default();
-                    *before = found.youngest_ns.unwrap_or(start_ns).max(*before);
-                    found.fact.time_ns = *before;
+                    // Changes of one object come in order; what a later one knows can't be older. One that knows nothing new,
+                    // as a deletion, came after all that its watch had told before.
+                    let (known, told) = (latest.entry(key).or_default(), latest_of_file.entry(found.file).or_default());
+                    let own = found.youngest_ns.unwrap_or(start_ns);
+                    *known = if own > *known { own } else { (*told).max(*known) };
+                    *told = (*told).max(*known);
+                    found.fact.time_ns = *known;
                 }
             }
             rows.push(found.fact);

@@ -177,6 +177,39 @@ pub fn import_with_kube(
     Ok(Summary { bundle, counters: import.counters, kube, end: source.end(), times_ns: import.times_ns })
 }
 
+/// As [`import_with_kube`], where there are no packets: the cluster alone. `name` is the folder's.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn import_kube(
+    kube: KubeFiles,
+    name: &str,
+    writer: impl FnOnce(&FileHeader) -> Result<Writer, WriteError>,
+) -> Result<Summary, Error> {
+    let (first_ns, last_ns) = kube.span();
+    let mut header = FileHeader::new("");
+    header.bundle_id = identity(&mut io::empty(), Some(&kube))?;
+    header.clock = ClockId::REALTIME;
+    (header.created_realtime_ns, header.created_clock_ns) = (first_ns, first_ns);
+    let mut recorder = Recorder::new(writer(&header)?);
+    let mut manifest = Manifest { socket_hook: String::new(), ..manifest(name, first_ns) };
+    recorder.anchors(&if first_ns == last_ns { vec![last_ns] } else { vec![first_ns, last_ns] });
+    recorder.map(BlockKind::MANIFEST, &manifest, first_ns);
+    let (rows, counters) = kube.place(first_ns, last_ns);
+    recorder.kube(&rows);
+    recorder.map(BlockKind::LEDGER, &LedgerFact { time_ns: last_ns, counters: counters.named().into() }, last_ns);
+    (manifest.ended_ns, manifest.end) = (last_ns, "end-of-file".to_string());
+    recorder.map(BlockKind::MANIFEST, &manifest, last_ns);
+    let bundle = recorder.finish()?;
+    Ok(Summary {
+        bundle,
+        counters: Counters::default(),
+        kube: Some(counters),
+        end: FileEnd::Whole,
+        times_ns: Some((first_ns, last_ns)),
+    })
+}
+
 /// A UUID of the bytes of the capture and of the Kubernetes objects, and of this version, which decides what becomes of
 /// them (RFC 9562, version 8).
 fn identity(capture: &mut impl Read, kube: Option<&KubeFiles>) -> Result<Uuid, Error> {

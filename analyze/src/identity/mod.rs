@@ -7,7 +7,7 @@ mod services;
 mod sockets;
 
 pub use known_by::KnownBy;
-pub use kube::{Kube, Who};
+pub use kube::{Kube, Life, Objects, Who, blind_times, read};
 pub use processes::{Process, Processes};
 pub use services::{End, Service, ServiceKind, Services};
 pub use sockets::{Closed, Endpoint, FailedConnect, Socket, SocketId, Sockets, Transport};

@@ -263,14 +263,19 @@ pub type EdgeKey = (u32, u32, u16);
 pub struct Metrics {
     /// By (client service, server service, protocol), with a series.
     pub edges: FxHashMap<EdgeKey, Golden>,
+    /// By (client service, pod that answered), without.
+    pub pods: FxHashMap<(u32, u32), Golden>,
     endpoints: Vec<(EndpointKey, EndpointCounts)>,
     by_hash: FxHashMap<u64, Vec<u32>>,
     scratch: String,
 }
 
 impl Metrics {
-    /// Counts one request between two services.
-    pub fn record(&mut self, request: &Request, client: u32, server: u32, step: usize) {
+    /// Counts one request between two services; `pod` is the one that answered, where that is known.
+    pub fn record(&mut self, request: &Request, client: u32, server: u32, pod: Option<u32>, step: usize) {
+        if let Some(pod) = pod {
+            self.pods.entry((client, pod)).or_default().record(request, None);
+        }
         self.edges.entry((client, server, request.protocol)).or_default().record(request, Some(step));
         let mut target = std::mem::take(&mut self.scratch);
         endpoint_target(request, &mut target);
@@ -321,6 +326,9 @@ impl Metrics {
     /// Adds the metrics of another shard.
     pub fn merge(&mut self, other: Self) {
         self.merge_edges(other.edges);
+        for (key, golden) in other.pods {
+            self.pods.entry(key).or_default().merge(&golden);
+        }
         for (key, counts) in other.endpoints {
             match self.find(key.server, key.protocol, &key.op, &key.target) {
                 Some(index) => self.endpoints[index].1.merge(&counts),

@@ -8,7 +8,8 @@ use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows
 use serde::de::DeserializeOwned;
 
 use crate::clocks::Clock;
-use crate::identity::{Kube, Processes, Socket, Sockets};
+use crate::cluster::Cluster;
+use crate::identity::{Kube, Objects, Processes, Socket, Sockets, blind_times};
 use crate::replay::input::Input;
 use crate::replay::losses::SeenNumbers;
 
@@ -18,6 +19,8 @@ const PACKETS: &str = "packets";
 /// What one bundle says of its node and of itself.
 #[derive(Debug, Default)]
 pub struct NodeFacts {
+    /// The node's name.
+    pub name: String,
     /// The last manifest.
     pub manifest: Manifest,
     /// Event time to wall clock.
@@ -43,6 +46,7 @@ impl NodeFacts {
     /// A copy for readers, without the numbers of events.
     pub fn without_numbers(&self) -> Self {
         Self {
+            name: self.name.clone(),
             manifest: self.manifest.clone(),
             clock: self.clock.clone(),
             host: Vec::new(),
@@ -63,8 +67,10 @@ pub struct Facts {
     pub sockets: Sockets,
     /// Processes of all bundles.
     pub processes: Processes,
-    /// Kubernetes objects of all bundles.
+    /// Who is who in Kubernetes.
     pub kube: Kube,
+    /// What the cluster was and what happened to it.
+    pub cluster: Cluster,
 }
 
 impl Facts {
@@ -76,12 +82,15 @@ impl Facts {
             facts.read_one(number as u32, input, &mut objects);
         }
         facts.sockets.finish();
-        facts.kube = Kube::new(objects);
+        let blind = blind_times(&objects);
+        let objects = Objects::new(objects);
+        facts.kube = Kube::new(&objects, blind);
+        facts.cluster = Cluster::new(&objects, &facts.kube, facts.window().unwrap_or_default());
         facts
     }
 
     fn read_one(&mut self, bundle: u32, input: &Input, objects: &mut Vec<(u32, KubeFact)>) {
-        let mut node = NodeFacts::default();
+        let mut node = NodeFacts { name: input.reader.header().node.clone(), ..NodeFacts::default() };
         let first_object = objects.len();
         let mut anchors = Vec::new();
         for entry in input.reader.blocks() {

@@ -7,19 +7,26 @@
 //!   builder makes that order total, so that the output never depends on a hash map;
 //! - floats are rounded to four significant digits when they are written, and are never NaN or infinite there.
 
+mod cluster;
 mod flow;
 mod golden;
 mod host;
 mod later;
 mod ledger;
 
+pub use cluster::{
+    Caller, Change, Container, Ending, Image, KubernetesService, LabelGroup, Pod, ReplicaStep, Replicas, Revision,
+    Rollout, Workload,
+};
 pub use flow::{
-    CodeCount, Connection, Edge, Endpoint, Exemplar, IdleInTransaction, NPlusOne, Network, NetworkTotals, Peer,
-    Process, Rtt, Service, ServiceKind, Statement,
+    CodeCount, Connection, CrossZone, Edge, Endpoint, Exemplar, IdleInTransaction, NPlusOne, Network, NetworkTotals,
+    Peer, Process, Rtt, Service, ServiceKind, Statement,
 };
 pub use golden::{Golden, Point};
-pub use host::{CoreSplit, Disk, DiskSample, HostSample, Interface, InterfaceSample, Node, Pressure, TcpCounters};
-pub use later::{Change, Pod, Profile, Span, Trace, Workload};
+pub use host::{
+    CoreSplit, Disk, DiskSample, HostSample, Interface, InterfaceSample, KubernetesNode, Node, Pressure, TcpCounters,
+};
+pub use later::{Profile, Span, Trace};
 pub use ledger::{EncryptedShare, Figure, Ledger, LedgerEntry, LostRange, ProtocolShare, Totals};
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -48,10 +55,12 @@ pub struct Document {
     pub services: Vec<Service>,
     /// Who calls whom, worst first.
     pub edges: Vec<Edge>,
-    /// Deployments, StatefulSets, units, process groups.
+    /// What Kubernetes deploys, worst first.
     pub workloads: Vec<Workload>,
-    /// Pods.
+    /// Its pods, by workload, then the youngest last.
     pub pods: Vec<Pod>,
+    /// Requests by the labels that were asked for (`--group-by`).
+    pub groups: Vec<LabelGroup>,
     /// Hosts, by name.
     pub nodes: Vec<Node>,
     /// Statements by fingerprint, by total time.
@@ -62,7 +71,7 @@ pub struct Document {
     pub network: Network,
     /// CPU profiles.
     pub profiles: Vec<Profile>,
-    /// What changed during the capture, by time.
+    /// What changed during the capture or in the hour before it, by time.
     pub changes: Vec<Change>,
 }
 

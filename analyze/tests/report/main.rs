@@ -5,6 +5,7 @@
 mod hostile;
 mod page;
 mod sample;
+mod sample_cluster;
 mod schema;
 mod stored;
 
@@ -46,6 +47,7 @@ fn json_is_the_document() {
         "edges",
         "workloads",
         "pods",
+        "groups",
         "nodes",
         "sql",
         "traces",
@@ -76,6 +78,8 @@ fn the_page_is_safe_and_whole() {
         "one call for each row of statement 9f3b2c7710aa41de: 1,200 runs, up to 30 calls",
         "idle in a transaction behind it: up to 1.70 s, 9.00 s in total",
         "kfr dump incident.kfr --at",
+        "stuck since 03:25:42",
+        "app-7b9c44d5f-m8z7n",
     ] {
         assert!(text.contains(words), "{words}");
     }

@@ -202,6 +202,7 @@ fn edges() -> Vec<Edge> {
         failed_connects: Some(0),
         flags: Vec::new(),
         known_by: Some("both_ends".to_owned()),
+        cross_zone: None,
     };
     vec![
         Edge {
@@ -451,6 +452,7 @@ fn node(name: &str, cores: u64) -> Node {
                 .collect(),
         }],
         weakened_by: Vec::new(),
+        kubernetes: None,
     }
 }
 
@@ -647,7 +649,7 @@ fn ledger() -> Ledger {
 
 /// The sample.
 pub fn sample() -> Document {
-    Document {
+    let mut doc = Document {
         schema_version: SCHEMA_VERSION.to_owned(),
         tool: Tool { name: "kfr".to_owned(), version: "0.1.0".to_owned() },
         capture: Capture {
@@ -729,7 +731,9 @@ pub fn sample() -> Document {
         sql: sql(),
         network: network(),
         ..Document::default()
-    }
+    };
+    crate::sample_cluster::add(&mut doc);
+    doc
 }
 
 /// A large cluster; with a thousand services every list is far over its budget.
@@ -768,6 +772,15 @@ pub fn large(number: usize) -> Document {
         let mut check = doc.checks[i % 5].clone();
         check.id = copy(&check.id);
         doc.checks.push(check);
+        let mut workload = doc.workloads[i % 2].clone();
+        workload.id = copy(&workload.id);
+        doc.workloads.push(workload);
+        for place in 0..3 {
+            let mut pod = doc.pods[place].clone();
+            (pod.id, pod.workload) = (copy(&pod.id), Some(format!("w-app#{i}")));
+            doc.pods.push(pod);
+        }
+        doc.changes.push(doc.changes[i % 4].clone());
         if i < 30 {
             let mut node = doc.nodes[0].clone();
             node.name = copy(&node.name);

@@ -7,7 +7,7 @@ pub fn document() -> crate::Document {
     let bundle = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/quickstart/quickstart.kfr");
     let inputs = Input::open_all(&[bundle]).unwrap();
     let analysis = Analysis::new(&inputs, &Options::default(), Want::Metrics).unwrap();
-    kfr_analyze::report::build(&inputs, analysis, false)
+    kfr_analyze::report::build(&inputs, analysis, &Options::default())
 }
 
 #[test]

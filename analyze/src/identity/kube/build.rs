@@ -11,13 +11,12 @@ use super::owners::{Owners, Workload};
 use super::{Blind, Kube, KubeService, Pod, Slice, Span, Who, read};
 
 impl Kube {
-    /// Reads the rows of all bundles: each with its bundle's number, times on the wall clock.
-    pub fn new(rows: Vec<(u32, KubeFact)>) -> Self {
-        let mut kube = Self { blind: blind(&rows), ..Self::default() };
-        let objects = Objects::new(rows);
-        kube.add_pods(&objects);
-        kube.add_services(&objects);
-        kube.add_nodes(&objects);
+    /// Who is who, from the objects of all bundles.
+    pub fn new(objects: &Objects, blind: Vec<Blind>) -> Self {
+        let mut kube = Self { blind, ..Self::default() };
+        kube.add_pods(objects);
+        kube.add_services(objects);
+        kube.add_nodes(objects);
         for life in objects.of_kind("EndpointSlice") {
             let Some(service) = life.states.first().and_then(|(_, slice)| service_of(slice)) else { continue };
             let spans = life.spans().map(|(from_ns, to_ns, slice)| Span { from_ns, to_ns, what: ready(slice) });
@@ -127,7 +126,8 @@ impl Kube {
     }
 }
 
-fn blind(rows: &[(u32, KubeFact)]) -> Vec<Blind> {
+/// When which changes were not seen: the rows of all bundles, each with its bundle's number, times on the wall clock.
+pub fn blind_times(rows: &[(u32, KubeFact)]) -> Vec<Blind> {
     let mut found: Vec<Blind> = Vec::new();
     let mut open = FxHashMap::default();
     for (bundle, row) in rows {

@@ -3,7 +3,7 @@
 mod build;
 mod objects;
 mod owners;
-mod read;
+pub mod read;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +12,9 @@ use std::net::IpAddr;
 use rustc_hash::FxHashMap;
 
 use super::sockets::Endpoint;
-use owners::Workload;
+pub use build::blind_times;
+pub use objects::{Life, Objects};
+pub use owners::Workload;
 
 /// A pod.
 #[derive(Debug, Clone)]
@@ -133,6 +135,11 @@ impl Kube {
         self.by_container.get(id).copied()
     }
 
+    /// All pods, by number.
+    pub fn pods(&self) -> &[Pod] {
+        &self.pods
+    }
+
     /// A pod.
     pub fn pod(&self, number: u32) -> Option<&Pod> {
         self.pods.get(number as usize)
@@ -146,6 +153,16 @@ impl Kube {
     /// A node's name.
     pub fn node(&self, number: u32) -> Option<&str> {
         self.nodes.get(number as usize).map(String::as_str)
+    }
+
+    /// All workloads that have a pod.
+    pub fn workloads(&self) -> &[Workload] {
+        &self.workloads
+    }
+
+    /// The kind of a workload; empty where there is none.
+    pub fn workload_kind(&self, number: u32) -> &str {
+        self.workloads.get(number as usize).map_or("", |workload| workload.kind.as_str())
     }
 
     /// A name for a workload: `shop/api`.

@@ -9,6 +9,8 @@ use super::read;
 /// One object from its creation to its end. A new object under an old name is another life.
 #[derive(Debug, Clone)]
 pub struct Life {
+    /// Kind.
+    pub kind: String,
     /// Namespace; empty where the kind has none.
     pub namespace: String,
     /// Name.
@@ -45,6 +47,8 @@ pub struct Objects {
     by_name: FxHashMap<(String, String, String), usize>,
     /// By kind.
     by_kind: FxHashMap<String, Vec<usize>>,
+    /// By the unique id of their controller.
+    by_owner: FxHashMap<String, Vec<usize>>,
 }
 
 impl Objects {
@@ -73,6 +77,11 @@ impl Objects {
         self.by_kind.get(kind).into_iter().flatten().filter_map(|index| self.lives.get(*index))
     }
 
+    /// The lives that a controller owns, by its unique id.
+    pub fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Life> + use<'a> {
+        self.by_owner.get(uid).into_iter().flatten().filter_map(|index| self.lives.get(*index))
+    }
+
     fn seen(&mut self, bundle: u32, row: KubeFact) {
         let KubeFact { time_ns, list, kind, namespace, name, uid, resource_version, object, .. } = row;
         let Some(state) = object else { return };
@@ -89,9 +98,13 @@ impl Objects {
                 }
                 let index = self.lives.len();
                 let (kind, namespace, name) = key.clone();
-                self.by_kind.entry(kind).or_default().push(index);
+                self.by_kind.entry(kind.clone()).or_default().push(index);
                 self.by_name.insert(key, index);
+                if let Some(owner) = read::controller(&state).and_then(|owner| read::text(owner, &["uid"])) {
+                    self.by_owner.entry(owner.to_string()).or_default().push(index);
+                }
                 self.lives.push(Life {
+                    kind,
                     namespace,
                     name,
                     uid,

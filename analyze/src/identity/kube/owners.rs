@@ -89,8 +89,7 @@ impl Owners {
 
 /// Kind, name and unique id of the owner that controls an object.
 fn controller(object: &Value) -> Option<(String, String, String)> {
-    let owners = read::list(object, &["metadata", "ownerReferences"]);
-    let owner = owners.iter().find(|owner| read::is(owner, &["controller"]))?;
+    let owner = read::controller(object)?;
     let field = |name| read::text(owner, &[name]).map(str::to_string);
     Some((field("kind")?, field("name")?, field("uid").unwrap_or_default()))
 }

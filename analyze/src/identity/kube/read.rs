@@ -7,13 +7,33 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// The value at a path of field names.
-fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+pub fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, name| value.get(*name))
 }
 
 /// A text.
 pub fn text<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
     at(value, path)?.as_str().filter(|text| !text.is_empty())
+}
+
+/// A number that counts something.
+pub fn number(value: &Value, path: &[&str]) -> Option<u64> {
+    at(value, path)?.as_u64()
+}
+
+/// Something that holds or doesn't.
+pub fn flag(value: &Value, path: &[&str]) -> Option<bool> {
+    at(value, path)?.as_bool()
+}
+
+/// A condition of an object's status, by its type.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    list(object, &["status", "conditions"]).iter().find(|one| text(one, &["type"]) == Some(kind))
+}
+
+/// The controller of an object: the reference to it.
+pub fn controller(object: &Value) -> Option<&Value> {
+    list(object, &["metadata", "ownerReferences"]).iter().find(|owner| is(owner, &["controller"]))
 }
 
 /// The elements of an array.

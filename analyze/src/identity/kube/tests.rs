@@ -13,6 +13,11 @@ fn at(seconds: u64) -> String {
     jiff::Timestamp::from_second(seconds as i64).unwrap().to_string()
 }
 
+fn kube(rows: Vec<(u32, KubeFact)>) -> Kube {
+    let blind = blind_times(&rows);
+    Kube::new(&Objects::new(rows), blind)
+}
+
 fn row(seconds: u64, change: KubeChange, list: u32, kind: &str, object: &Value) -> (u32, KubeFact) {
     (0, KubeFact::new(seconds * SECOND, change, list, kind, object).unwrap())
 }
@@ -35,7 +40,7 @@ fn name_of(kube: &Kube, address: &str, seconds: u64) -> String {
 
 #[test]
 fn an_address_is_whose_it_was_at_that_moment() {
-    let kube = Kube::new(vec![
+    let kube = kube(vec![
         row(10, KubeChange::Listed, 1, "Pod", &pod("first", 5, "10.0.0.1")),
         row(20, KubeChange::Deleted, 0, "Pod", &pod("first", 5, "10.0.0.1")),
         row(31, KubeChange::Added, 0, "Pod", &pod("second", 30, "10.0.0.1")),
@@ -51,7 +56,7 @@ fn of_two_pods_with_one_address_the_younger_has_it() {
     let mut ended = pod("ended", 1, "10.0.0.2");
     ended["status"]["phase"] = json!("Succeeded");
     ended["status"]["containerStatuses"] = json!([{"name": "a", "state": {"terminated": {"finishedAt": at(8)}}}]);
-    let kube = Kube::new(vec![
+    let kube = kube(vec![
         row(10, KubeChange::Listed, 1, "Pod", &pod("old", 1, "10.0.0.1")),
         row(10, KubeChange::Listed, 1, "Pod", &ended),
         row(20, KubeChange::Added, 0, "Pod", &pod("new", 20, "10.0.0.1")),
@@ -63,7 +68,7 @@ fn of_two_pods_with_one_address_the_younger_has_it() {
 #[test]
 fn what_a_complete_list_lacks_is_gone() {
     let complete = |seconds: u64, list| (0, KubeFact::of_kind(seconds * SECOND, KubeChange::Complete, list, "Pod", ""));
-    let kube = Kube::new(vec![
+    let kube = kube(vec![
         row(10, KubeChange::Listed, 1, "Pod", &pod("stays", 1, "10.0.0.1")),
         row(10, KubeChange::Listed, 1, "Pod", &pod("goes", 1, "10.0.0.2")),
         complete(10, 1),
@@ -106,7 +111,7 @@ fn the_workload_is_the_topmost_owner() {
         row(1, KubeChange::Listed, 1, "ReplicaSet", &owned(set("loop-b"), "ReplicaSet", "loop-a", "loop-a")),
         row(1, KubeChange::Listed, 1, "Pod", &owned(pod("cron-1", 300, "10.0.0.1"), "Job", "report-5", "unseen")),
     ];
-    let kube = Kube::new(rows);
+    let kube = kube(rows);
     let workload = |pod: &Pod| {
         let workload = &kube.workloads[pod.workload as usize];
         format!("{} is {} {}", pod.name, workload.kind, kube.workload_name(pod.workload))
@@ -146,7 +151,7 @@ fn a_services_address_has_those_behind_it_that_are_ready() {
         "spec": {"podCIDR": "10.0.0.0/24"},
         "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]},
     });
-    let kube = Kube::new(vec![
+    let kube = kube(vec![
         row(1, KubeChange::Listed, 1, "Pod", &pod("api-1", 1, "10.0.0.1")),
         row(1, KubeChange::Listed, 1, "Pod", &pod("api-2", 1, "10.0.0.2")),
         row(1, KubeChange::Listed, 1, "Service", &service),
@@ -176,7 +181,7 @@ fn strange_objects_are_what_they_are() {
     let rows = objects.iter().flat_map(|object| {
         ["Pod", "Service", "Node", "EndpointSlice"].map(|kind| row(1, KubeChange::Modified, 0, kind, object))
     });
-    let kube = Kube::new(rows.collect());
+    let kube = kube(rows.collect());
     assert_eq!(kube.pods.len(), 3);
     assert_eq!(name_of(&kube, "10.0.0.1", 5), "c");
 }
@@ -184,7 +189,7 @@ fn strange_objects_are_what_they_are() {
 #[test]
 fn blind_times_end_when_something_is_seen_again() {
     let of_kind = |seconds: u64, change, reason| (0, KubeFact::of_kind(seconds * SECOND, change, 0, "Pod", reason));
-    let kube = Kube::new(vec![
+    let kube = kube(vec![
         of_kind(1, KubeChange::Blind, "refused"),
         of_kind(2, KubeChange::Blind, "still"),
         of_kind(5, KubeChange::Seeing, ""),
@@ -201,7 +206,7 @@ fn an_id_that_is_empty_is_no_containers() {
     let mut odd = pod("odd", 1, "10.0.0.1");
     odd["status"]["containerStatuses"] =
         json!([{"name": "a", "containerID": "containerd://"}, {"name": "b", "containerID": "cri-o://b1"}]);
-    let kube = Kube::new(vec![row(1, KubeChange::Listed, 1, "Pod", &odd)]);
+    let kube = kube(vec![row(1, KubeChange::Listed, 1, "Pod", &odd)]);
     assert_eq!((kube.pod_of_container(""), kube.pod_of_container("b1")), (None, Some(0)));
 }
 
@@ -215,6 +220,6 @@ fn of_one_state_the_fuller_account_counts() {
     let less = KubeFact::pod_elsewhere(SECOND, KubeChange::Listed, 1, &full).unwrap();
     let (_, more) = row(2, KubeChange::Listed, 1, "Pod", &full);
     for rows in [vec![(0, less.clone()), (1, more.clone())], vec![(1, more), (0, less)]] {
-        assert_eq!(Kube::new(rows).pod_of_container("c1"), Some(0));
+        assert_eq!(kube(rows).pod_of_container("c1"), Some(0));
     }
 }

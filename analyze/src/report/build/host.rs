@@ -39,6 +39,7 @@ pub fn build(node: &NodeFacts, input: &Input) -> Node {
                 name,
             })
             .collect(),
+        kubernetes: None,
         weakened_by: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! From an [`Analysis`] to the [`Document`].
 
+mod cluster;
 mod host;
 mod ledger;
 mod services;
@@ -12,10 +13,10 @@ use crate::identity::Socket;
 use crate::model::Exemplar;
 use crate::replay::Input;
 use crate::report::document::{
-    self, Bundle, Capture, Document, Network, NetworkTotals, SCHEMA_VERSION, Setting, Statement, Tool,
+    self, Bundle, Capture, Document, Network, NetworkTotals, Node, SCHEMA_VERSION, Setting, Statement, Tool,
 };
 use crate::sql::Statements;
-use crate::{Analysis, World};
+use crate::{Analysis, Options, World};
 
 /// Connections that the report lists.
 const MAX_CONNECTIONS: usize = 200;
@@ -23,8 +24,11 @@ const MAX_CONNECTIONS: usize = 200;
 const MAX_STATEMENTS: usize = 500;
 
 /// Makes the document.
-pub fn build(inputs: &[Input], mut analysis: Analysis, literals: bool) -> Document {
-    let metrics = std::mem::take(&mut analysis.metrics);
+pub fn build(inputs: &[Input], mut analysis: Analysis, options: &Options) -> Document {
+    let literals = options.literals;
+    let mut metrics = std::mem::take(&mut analysis.metrics);
+    let by_pod = std::mem::take(&mut metrics.pods);
+    let cluster::Parts { workloads, pods, groups, changes } = cluster::build(&analysis, &by_pod, &options.group_by);
     let statements = std::mem::take(&mut analysis.statements);
     let hashes = analysis.hashes.take().and_then(|hashes| hashes.join().ok()).unwrap_or_default();
     let (services, edges, overall) = services::build(&analysis, metrics, literals);
@@ -36,22 +40,32 @@ pub fn build(inputs: &[Input], mut analysis: Analysis, literals: bool) -> Docume
         overall,
         services,
         edges,
-        nodes: analysis
-            .world
-            .facts
-            .nodes
-            .iter()
-            .zip(inputs)
-            // A packet capture says nothing of a node.
-            .filter(|(node, _)| node.manifest.source.is_empty())
-            .map(|(node, input)| host::build(node, input))
-            .collect(),
+        workloads,
+        pods,
+        groups,
+        changes,
+        nodes: nodes(inputs, &analysis.world),
         sql: sql(&analysis.world, statements),
         network: network(&analysis),
         ..Document::default()
     };
     findings::run(&mut document);
     document
+}
+
+/// The recorded hosts, then those that only Kubernetes knows; each by name.
+fn nodes(inputs: &[Input], world: &World) -> Vec<Node> {
+    let recorded = world.facts.nodes.iter().zip(inputs);
+    // A packet capture says nothing of a node.
+    let recorded = recorded.filter(|(node, _)| node.manifest.source.is_empty());
+    let mut nodes: Vec<Node> = recorded.map(|(node, input)| host::build(node, input)).collect();
+    let mut known = cluster::nodes(&world.facts.cluster);
+    for node in &mut nodes {
+        node.kubernetes = known.remove(&node.name);
+    }
+    let others = known.into_iter().map(|(name, of)| Node { name, kubernetes: Some(of), ..Node::default() });
+    nodes.extend(others);
+    nodes
 }
 
 fn capture(inputs: &[Input], world: &World, hashes: Vec<Option<String>>, literals: bool) -> Capture {

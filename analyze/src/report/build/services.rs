@@ -8,7 +8,7 @@ use crate::dump::{fingerprint, mask_arguments};
 use crate::identity::{Endpoint, ServiceKind, Transport};
 use crate::model::{self, EndpointCounts, EndpointKey, Metrics, SLOW_NS, Step};
 use crate::report::ERRORS_WARNING;
-use crate::report::document::{self, CodeCount, Edge, Golden, Point, Process, Service};
+use crate::report::document::{self, CodeCount, CrossZone, Edge, Golden, Point, Process, Service};
 use crate::{Analysis, World};
 
 /// Endpoints that the report lists for a service.
@@ -30,6 +30,7 @@ struct Traffic {
     known_by: Option<&'static str>,
     mid_stream: u64,
     gaps: u64,
+    zones: Option<CrossZone>,
 }
 
 /// A service's id: derived from what it is, so that links to it outlive a second analysis.
@@ -40,12 +41,30 @@ pub fn id(world: &World, service: u32) -> String {
     format!("s-{}", fingerprint(&format!("{:?}/{node}", service.kind), &service.name))
 }
 
+/// The services that a workload's pods are.
+pub fn of_workload(world: &World, workload: u32) -> Vec<String> {
+    let name = world.facts.kube.workload_name(workload);
+    let all = world.services.all().iter().zip(0u32..);
+    all.filter(|(service, _)| service.kind == ServiceKind::Workload && service.name == name && !name.is_empty())
+        .map(|(_, number)| id(world, number))
+        .collect()
+}
+
+/// Counts as the report shows them, of which no series is kept.
+pub fn golden_without_series(world: &World, golden: &model::Golden) -> Golden {
+    golden_of(golden, 0, world.step_ns, seconds(world))
+}
+
+/// Length of the recording.
+fn seconds(world: &World) -> Option<f64> {
+    world.window.map(|(start, end)| end.saturating_sub(start) as f64 / 1e9).filter(|seconds| *seconds > 0.0)
+}
+
 /// Builds them; worst services and edges first.
 pub fn build(analysis: &Analysis, metrics: Metrics, literals: bool) -> (Vec<Service>, Vec<Edge>, Golden) {
     let world = &analysis.world;
     let start_ns = world.window.map_or(0, |(start, _)| start);
-    let seconds =
-        world.window.map(|(start, end)| end.saturating_sub(start) as f64 / 1e9).filter(|seconds| *seconds > 0.0);
+    let seconds = seconds(world);
     let show = |golden: &model::Golden| golden_of(golden, start_ns, world.step_ns, seconds);
 
     let mut traffic = traffic(analysis);
@@ -213,7 +232,8 @@ fn traffic(analysis: &Analysis) -> BTreeMap<(u32, u32, &'static str), Traffic> {
         }
         let peer = connection.peer.and_then(|peer| world.facts.sockets.get(peer));
         let observer_is_client = totals.observer_is_client.unwrap_or_else(|| world.guess_observer_is_client(number));
-        let (client, server) = world.services_of(number, observer_is_client);
+        let (client_end, server_end) = world.ends_of(number, observer_is_client);
+        let (client, server) = (client_end.service, server_end.service);
         let name = match totals.protocol.and_then(|protocol| REGISTRY.get(usize::from(protocol))) {
             _ if totals.tls.is_some() => "tls",
             Some(protocol) => protocol.name,
@@ -229,6 +249,13 @@ fn traffic(analysis: &Analysis) -> BTreeMap<(u32, u32, &'static str), Traffic> {
         sum.failed += u64::from(observer.failed);
         sum.mid_stream += u64::from(totals.mid_stream);
         sum.gaps += totals.gaps;
+        if let (Some(from), Some(to)) = (world.zone_of(client_end), world.zone_of(server_end)) {
+            let zones = sum.zones.get_or_insert_default();
+            if from != to {
+                zones.connections += 1;
+                zones.bytes += sent + received;
+            }
+        }
         sum.known_by = sum.known_by.or(connection.known_by.map(|known_by| known_by.name()));
     }
     traffic
@@ -257,6 +284,7 @@ fn edge(world: &World, (client, server, protocol): (u32, u32, &str), moved: &Tra
         failed_connects: Some(moved.failed),
         flags,
         known_by: moved.known_by.map(String::from),
+        cross_zone: moved.zones,
     }
 }
 

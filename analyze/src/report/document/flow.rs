@@ -132,6 +132,17 @@ pub struct Edge {
     pub flags: Vec<String>,
     /// How the server's identity is known: `both_ends`, `address`, `sequence`.
     pub known_by: Option<String>,
+    /// What of it goes from one zone to another; null where the zones of the two ends are not known.
+    pub cross_zone: Option<CrossZone>,
+}
+
+/// Traffic between zones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrossZone {
+    /// Connections.
+    pub connections: u64,
+    /// Bytes, both ways.
+    pub bytes: u64,
 }
 
 impl Statement {

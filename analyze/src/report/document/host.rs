@@ -22,6 +22,8 @@ pub struct Node {
     pub disks: Vec<Disk>,
     /// Network interfaces, by name.
     pub interfaces: Vec<Interface>,
+    /// What Kubernetes says of it; null where it wasn't asked or doesn't know it.
+    pub kubernetes: Option<KubernetesNode>,
     /// Ids of the ledger entries that weaken these figures.
     pub weakened_by: Vec<String>,
 }
@@ -171,4 +173,23 @@ pub struct InterfaceSample {
     pub dropped: u64,
     /// Errors, both ways.
     pub errors: u64,
+}
+
+/// A node as Kubernetes has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesNode {
+    /// Zone that it stands in.
+    pub zone: Option<String>,
+    /// Whether it was ready, as told last.
+    pub ready: Option<bool>,
+    /// True where it takes no new pods.
+    pub is_cordoned: bool,
+    /// Conditions that hold and shouldn't: `MemoryPressure`.
+    pub troubles: Vec<String>,
+    /// Pods that it had during the recording.
+    pub pods: u64,
+    /// The kubelet's version.
+    pub kubelet: Option<String>,
+    /// The container runtime's name and version.
+    pub runtime: Option<String>,
 }

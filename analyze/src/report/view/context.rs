@@ -17,6 +17,7 @@ pub(crate) struct Context<'a> {
     services: BTreeMap<&'a str, &'a Service>,
     health: BTreeMap<&'a str, Health>,
     service_anchors: Anchors,
+    workload_anchors: Anchors,
     finding_anchors: Vec<Option<String>>,
     ledger_anchors: Vec<Option<String>>,
     ledger_by_id: BTreeMap<&'a str, usize>,
@@ -82,6 +83,7 @@ impl<'a> Context<'a> {
         statements: u64,
         connections: u64,
         nodes: u64,
+        workloads: u64,
     ) -> Self {
         let mut namer = Namer(BTreeSet::new());
         let mut service_anchors = Anchors::new();
@@ -89,6 +91,13 @@ impl<'a> Context<'a> {
             if !service_anchors.contains_key(&service.id) {
                 let name = namer.name("svc", &service.id);
                 service_anchors.insert(service.id.clone(), name);
+            }
+        }
+        let mut workload_anchors = Anchors::new();
+        for workload in doc.workloads.iter().take(workloads as usize) {
+            if !workload_anchors.contains_key(&workload.id) {
+                let name = namer.name("workload", &workload.id);
+                workload_anchors.insert(workload.id.clone(), name);
             }
         }
         let mut health: BTreeMap<&str, Health> =
@@ -112,6 +121,7 @@ impl<'a> Context<'a> {
             services: doc.services.iter().rev().map(|s| (s.id.as_str(), s)).collect(),
             health,
             service_anchors,
+            workload_anchors,
             finding_anchors: namer.list("f", doc.findings.iter().map(|f| f.id.as_str()), findings),
             ledger_anchors: namer.list("l", doc.ledger.entries.iter().map(|e| e.id.as_str()), ledger),
             ledger_by_id: first(doc.ledger.entries.iter().map(|e| e.id.as_str())),
@@ -131,7 +141,7 @@ impl<'a> Context<'a> {
 
     /// For figures alone: names for the first services only.
     pub(crate) fn for_figures(doc: &'a Document) -> Self {
-        Self::new(doc, 0, 0, 12, 0, 0, 0, 0)
+        Self::new(doc, 0, 0, 12, 0, 0, 0, 0, 0)
     }
 
     fn find_axis(&self) -> Option<Axis> {
@@ -154,6 +164,17 @@ impl<'a> Context<'a> {
     /// `#…` of a service, if the page shows it.
     pub(super) fn service_href(&self, id: &str) -> Option<String> {
         self.service_anchor(id).map(|anchor| format!("#{anchor}"))
+    }
+
+    /// Of a workload, if the page shows it.
+    pub(super) fn workload_anchor(&self, id: &str) -> Option<&str> {
+        self.workload_anchors.get(id).map(String::as_str)
+    }
+
+    /// `#…` of a node by its name, if the page shows it.
+    pub(super) fn node_href(&self, name: &str) -> Option<String> {
+        let anchor = self.node_by_id.get(name).and_then(|i| self.node_anchor(*i))?;
+        Some(format!("#{anchor}"))
     }
 
     /// Readable name of a service.
@@ -188,6 +209,7 @@ impl<'a> Context<'a> {
             "statement" => self.sql_by_id.get(id).and_then(|i| self.sql_anchor(*i)),
             "connection" => self.connection_by_id.get(id).and_then(|i| self.connection_anchor(*i)),
             "node" => self.node_by_id.get(id).and_then(|i| self.node_anchor(*i)),
+            "workload" => self.workload_anchor(id).or_else(|| self.service_anchor(id)),
             "edge" => {
                 let edge = self.doc.edges.iter().find(|e| e.id == id)?;
                 self.service_anchor(&edge.server)

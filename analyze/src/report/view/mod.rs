@@ -10,6 +10,7 @@ mod nodes;
 mod plan;
 mod table;
 mod timeline;
+mod workloads;
 
 use super::{
     document::Document,
@@ -45,6 +46,7 @@ pub(crate) struct Page {
     services: Option<Table>,
     details: Vec<flow::Detail>,
     details_hidden: u64,
+    workloads: workloads::Workloads,
     graph: Option<Graph>,
     edges: Option<Table>,
     sql: Option<Table>,
@@ -102,17 +104,19 @@ impl Page {
         let shown_details = n(doc.services.len()).min(DETAILS);
         let endpoints: u64 = doc.services.iter().take(DETAILS as usize).map(|s| n(s.endpoints.len()).min(100)).sum();
         let needs = [
-            Need { rows: n(doc.findings.len()), each: 24, share: 1200 },
-            Need { rows: n(doc.ledger.entries.len()) + n(doc.ledger.losses.len()), each: 12, share: 1000 },
-            Need { rows: n(doc.services.len()), each: 26, share: 3600 },
-            Need { rows: shown_details, each: 130, share: 1800 },
-            Need { rows: endpoints, each: 15, share: 1000 },
-            Need { rows: n(doc.edges.len()), each: 19, share: 1300 },
-            Need { rows: n(doc.sql.len()), each: 20, share: 900 },
-            Need { rows: n(doc.network.connections.len()), each: 19, share: 800 },
+            Need { rows: n(doc.findings.len()), each: 24, share: 960 },
+            Need { rows: n(doc.ledger.entries.len()) + n(doc.ledger.losses.len()), each: 12, share: 800 },
+            Need { rows: n(doc.services.len()), each: 26, share: 2600 },
+            Need { rows: shown_details, each: 130, share: 1300 },
+            Need { rows: endpoints, each: 15, share: 800 },
+            Need { rows: n(doc.edges.len()), each: 19, share: 1000 },
+            Need { rows: n(doc.sql.len()), each: 20, share: 800 },
+            Need { rows: n(doc.network.connections.len()), each: 19, share: 700 },
             Need { rows: n(doc.nodes.len()).min(NODES), each: 260, share: 800 },
             Need { rows: n(doc.checks.len()), each: 9, share: 500 },
-            Need { rows: n(doc.changes.len()), each: 6, share: 300 },
+            Need { rows: n(doc.changes.len()), each: 12, share: 480 },
+            Need { rows: n(doc.workloads.len()), each: 24, share: 480 },
+            Need { rows: n(doc.workloads.len()).min(DETAILS), each: 400, share: 1200 },
         ];
         let [
             finding_rows,
@@ -126,6 +130,8 @@ impl Page {
             node_rows,
             check_rows,
             change_rows,
+            workload_rows,
+            workload_details,
         ] = plan(needs);
         let context = Context::new(
             doc,
@@ -136,6 +142,7 @@ impl Page {
             sql_rows,
             connection_rows,
             node_rows,
+            workload_rows.max(workload_details),
         );
         let graph = Self::graph(doc, &context);
         let (details, details_hidden) = flow::details(&context, detail_rows, endpoint_rows, PLOTS);
@@ -151,6 +158,7 @@ impl Page {
             services: flow::services(&context, service_rows),
             details,
             details_hidden,
+            workloads: workloads::workloads(&context, workload_rows, workload_details),
             graph,
             edges: flow::edges(&context, edge_rows),
             sql: flow::statements(&context, sql_rows),
@@ -193,6 +201,7 @@ impl Page {
             ("changes", "Changes", doc.changes.len(), self.changes.is_some()),
             ("timeline", "Timeline", 0, true),
             ("services", "Services", doc.services.len(), true),
+            ("workloads", "Workloads", doc.workloads.len(), self.workloads.table.is_some()),
             ("graph", "Graph", doc.edges.len(), self.edges.is_some()),
             ("sql", "SQL", doc.sql.len(), self.sql.is_some()),
             ("network", "Network", doc.network.connections_total as usize, true),

@@ -104,6 +104,24 @@ fn facts(node: &Node) -> Vec<(&'static str, String)> {
     let sent: u64 = node.samples.iter().filter_map(|s| s.tcp).map(|t| t.segments_out).sum();
     let again: u64 = node.samples.iter().filter_map(|s| s.tcp).map(|t| t.retransmitted).sum();
     let counted = node.samples.iter().any(|s| s.tcp.is_some());
+    if let Some(kubernetes) = &node.kubernetes {
+        let state = match kubernetes.ready {
+            Some(true) => "ready".to_owned(),
+            Some(false) => "not ready".to_owned(),
+            None => text::NONE.to_owned(),
+        };
+        let cordoned = kubernetes.is_cordoned.then(|| "cordoned".to_owned());
+        let all: Vec<String> = std::iter::once(state).chain(cordoned).chain(kubernetes.troubles.clone()).collect();
+        add("Kubernetes", Some(text::one_line(&all.join(", "), 160)));
+        add("Zone", kubernetes.zone.clone());
+        add("Pods", Some(text::count(kubernetes.pods)));
+        add("Kubelet", kubernetes.kubelet.clone());
+        add("Runtime", kubernetes.runtime.clone());
+    }
+    if node.samples.is_empty() {
+        return facts.into_iter().filter(|(_, value)| value != text::NONE).collect();
+    }
+    let mut add = |label, value: Option<String>| facts.push((label, value.unwrap_or_else(|| text::NONE.to_owned())));
     add(
         "TCP sent again",
         counted.then(|| format!("{} of {} ({})", text::count(again), text::count(sent), text::share(again, sent))),

@@ -3,8 +3,9 @@
 use super::Context;
 use super::table::{Cell, Column, Row, Table};
 use crate::report::{
-    document::{Document, Golden, Node, Point, Service},
+    document::{Change, Document, Golden, Node, Point, Service},
     figure::{Lane, Mark, Series, Svg, Unit, plot},
+    health::Health,
     text,
 };
 
@@ -18,6 +19,7 @@ pub(super) fn timeline(context: &Context<'_>) -> Option<Svg> {
     let (doc, axis) = (context.doc, context.axis?);
     let mut lanes = golden_lanes(doc, &doc.overall);
     lanes.extend(error_lane(doc));
+    lanes.extend(workload_lanes(doc, axis.end_ns));
     lanes.extend(host_lanes(doc));
     if lanes.is_empty() {
         return None;
@@ -112,6 +114,13 @@ fn error_lane(doc: &Document) -> Option<Lane> {
     (doc.overall.errors > 0).then(|| Lane { height: 44, ..Lane::new("Errors", Unit::PerSecond, series) })
 }
 
+/// Pods of the workloads that had too few, at most four.
+fn workload_lanes(doc: &Document, end_ns: u64) -> Vec<Lane> {
+    let short = doc.workloads.iter().filter(|workload| workload.course.iter().any(|step| step.ready < step.wanted));
+    let title = |name: &str| format!("Pods of {}", text::middle(&text::one_line(name, 80), 40));
+    short.take(4).map(|workload| super::workloads::pods_lane(&title(&workload.name), workload, end_ns)).collect()
+}
+
 /// One line a host for CPU, memory pressure and retransmissions; at most four hosts.
 fn host_lanes(doc: &Document) -> Vec<Lane> {
     let hosts: Vec<&Node> = doc.nodes.iter().filter(|n| !n.samples.is_empty()).take(4).collect();
@@ -155,13 +164,17 @@ fn marks(doc: &Document) -> Vec<Mark> {
             });
         }
     }
-    for change in doc.changes.iter().take(MARKS) {
+    // Of many, those that hurt and those that somebody made.
+    let mut changes: Vec<&Change> = doc.changes.iter().filter(|change| change.at_ns >= doc.capture.start_ns).collect();
+    let by_hand = |change: &Change| ["rollout", "scaled", "configuration"].contains(&change.kind.as_str());
+    changes.sort_by_key(|change| (!(by_hand(change) && change.is_bad), !change.is_bad, !by_hand(change), change.at_ns));
+    for change in changes.into_iter().take(MARKS) {
         if let Some(at) = change.at_ns {
             marks.push(Mark {
                 from_ns: at,
                 to_ns: None,
                 label: "Δ".to_owned(),
-                title: format!("{} {}: {}", text::clock_ms(at), change.kind, text::one_line(&change.summary, 200)),
+                title: format!("{} {}: {}", text::clock_ms(at), change.subject, text::one_line(&change.summary, 200)),
                 class: "change",
             });
         }
@@ -189,31 +202,46 @@ fn losses(doc: &Document) -> Vec<Mark> {
 
 pub(super) fn changes(context: &Context<'_>, shown: u64) -> Option<Table> {
     let changes = &context.doc.changes;
-    let rows: Vec<Row> = changes
-        .iter()
-        .take(shown as usize)
-        .map(|change| Row {
-            id: None,
-            cells: vec![
-                Cell::text(text::or_none(change.at_ns, text::clock_ms)),
-                Cell::text(change.kind.clone()),
-                Cell::name(&change.subject, 60),
-                Cell::text(text::one_line(&change.summary, 300)),
-            ],
-        })
-        .collect();
+    // Of too many, those that hurt; the list is by time all the same.
+    let mut order: Vec<(usize, &Change)> = changes.iter().enumerate().collect();
+    order.sort_by_key(|(place, change)| (!change.is_bad, *place));
+    order.truncate(shown as usize);
+    order.sort_by_key(|(place, _)| *place);
+    let rows: Vec<Row> = order.into_iter().map(|(_, change)| change_row(context, change)).collect();
     (!rows.is_empty()).then(|| Table {
         id: "changes-table".to_owned(),
-        caption: "What changed, by time".to_owned(),
+        caption: "What changed, by time; also in the hour before the recording".to_owned(),
         columns: vec![
-            Column::text("At", "UTC"),
+            Column::text("At", "UTC; below, when it was over or last seen"),
+            Column::text("State", "Whether somebody is hurt by it, or may be"),
             Column::text("Kind", ""),
             Column::text("Subject", ""),
             Column::text("What", ""),
+            Column::number("Times", "", "How often it was seen"),
         ],
         hidden: (changes.len() - rows.len()) as u64,
-        hidden_what: "later ones",
+        hidden_what: "those that hurt nobody",
         hidden_where: "",
         rows,
     })
+}
+
+fn change_row(context: &Context<'_>, change: &Change) -> Row {
+    let before = change.at_ns.zip(context.doc.capture.start_ns).is_some_and(|(at, start)| at < start);
+    let until = change.until_ns.map(|until| format!("to {}", text::clock(until)));
+    let before = before.then(|| "before the recording".to_owned());
+    let sub: Vec<String> = until.into_iter().chain(before).collect();
+    let workload = change.workload.as_deref().and_then(|id| context.workload_anchor(id));
+    let href = workload.map(|anchor| format!("#{anchor}")).or_else(|| context.node_href(&change.subject));
+    Row {
+        id: None,
+        cells: vec![
+            Cell::text(text::or_none(change.at_ns, text::clock)).with_sub(sub.join(", ")),
+            Cell::status(if change.is_bad { Health::Warning } else { Health::Unknown }),
+            Cell::text(change.kind.replace('_', " ")),
+            Cell::name(&change.subject, 48).with_href(href),
+            Cell::text(text::one_line(&change.summary, 300)),
+            Cell::count(change.count),
+        ],
+    }
 }
