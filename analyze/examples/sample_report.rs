@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, dead_code, reason = "shared with the tests")]
 
+#[path = "../tests/report/sample_cluster.rs"]
+mod sample_cluster;
 #[path = "../tests/report/sample.rs"]
 mod sample;
 

@@ -16,14 +16,17 @@ pub fn containers(spec: &Value) -> impl Iterator<Item = (&'static str, &Value)> 
         .flat_map(|field| read::list(spec, &[field]).iter().map(move |container| (field, container)))
 }
 
-/// Images by container, in order.
+/// Images by container, those of init containers last.
 pub fn images(template: &Value) -> Vec<(String, String)> {
     let spec = template.get("spec").unwrap_or(&Value::Null);
-    containers(spec)
-        .filter_map(|(_, one)| {
-            Some((read::text(one, &["name"])?.to_string(), read::text(one, &["image"])?.to_string()))
+    let mut found: Vec<_> = containers(spec)
+        .filter_map(|(field, one)| {
+            let (name, image) = (read::text(one, &["name"])?, read::text(one, &["image"])?);
+            Some((field == "initContainers", (name.to_string(), image.to_string())))
         })
-        .collect()
+        .collect();
+    found.sort_by_key(|(is_init, _)| *is_init);
+    found.into_iter().map(|(_, image)| image).collect()
 }
 
 /// An image without its registry and folders: `api:1.4.0`.

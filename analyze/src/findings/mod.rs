@@ -3,6 +3,7 @@
 mod capture;
 mod cause;
 mod host;
+mod kubernetes;
 mod network;
 mod service;
 mod sql;
@@ -131,6 +132,62 @@ pub static CHECKS: &[CheckEntry] = &[
         threshold: "over 2 % of the time",
         run: host::memory,
     },
+    CheckEntry {
+        id: "kubernetes.revision",
+        title: "A new revision does worse than the old one",
+        threshold: "of at least 10 requests to each: over 5 % failed, three times the old one's share; or a p95 twice the \
+                    old one's and 50 ms longer",
+        run: kubernetes::revisions,
+    },
+    CheckEntry {
+        id: "kubernetes.rollout",
+        title: "Rollouts that don't get done",
+        threshold: "the progress deadline passed, or over 180 s",
+        run: kubernetes::rollouts,
+    },
+    CheckEntry {
+        id: "kubernetes.oom_kills",
+        title: "Containers killed for their memory",
+        threshold: "any",
+        run: kubernetes::oom_kills,
+    },
+    CheckEntry {
+        id: "kubernetes.restarts",
+        title: "Containers that end and are started again",
+        threshold: "over 1 of a workload, or CrashLoopBackOff",
+        run: kubernetes::restarts,
+    },
+    CheckEntry {
+        id: "kubernetes.not_starting",
+        title: "Pods that don't start",
+        threshold: "any that has no node or no running container at the end",
+        run: kubernetes::not_starting,
+    },
+    CheckEntry {
+        id: "kubernetes.replicas",
+        title: "Workloads short of pods",
+        threshold: "at most 75 % of those wanted are ready at the end",
+        run: kubernetes::replicas,
+    },
+    CheckEntry {
+        id: "kubernetes.endpoints",
+        title: "Services with nobody behind them",
+        threshold: "any time, of Services that had somebody",
+        run: kubernetes::endpoints,
+    },
+    CheckEntry {
+        id: "kubernetes.probes",
+        title: "Containers restarted by their liveness probe",
+        threshold: "any",
+        run: kubernetes::probes,
+    },
+    CheckEntry {
+        id: "kubernetes.nodes",
+        title: "Nodes in trouble, pods pushed off them",
+        threshold: "any",
+        run: kubernetes::nodes,
+    },
+    CheckEntry { id: "kubernetes.jobs", title: "Failed runs of Jobs", threshold: "any", run: kubernetes::jobs },
     CheckEntry { id: "capture.losses", title: "Events lost while recording", threshold: "any", run: capture::losses },
 ];
 

@@ -449,7 +449,7 @@ mod tests {
     fn what_the_client_did_wrong_is_told_from_what_the_server_did() {
         let mut metrics = Metrics::default();
         for code in ["200", "401", "404", "401", "500"] {
-            metrics.record(&answered("/login", code), 0, 1, 0);
+            metrics.record(&answered("/login", code), 0, 1, None, 0);
         }
         let (_, login) = &metrics.into_endpoints()[0];
         assert_eq!((login.golden.errors, login.golden.client_errors), (4, 3));
@@ -459,9 +459,9 @@ mod tests {
     #[test]
     fn each_endpoint_has_a_course_of_its_own_across_shards() {
         let (mut one, mut two) = (Metrics::default(), Metrics::default());
-        one.record(&answered("/old", "500"), 0, 1, 0);
-        one.record(&answered("/new", "200"), 0, 1, 0);
-        two.record(&answered("/new", "500"), 0, 1, 3);
+        one.record(&answered("/old", "500"), 0, 1, None, 0);
+        one.record(&answered("/new", "200"), 0, 1, None, 0);
+        two.record(&answered("/new", "500"), 0, 1, None, 3);
         one.merge(two);
         let endpoints = one.into_endpoints();
         let course = |counts: &EndpointCounts| -> Vec<(u32, u32)> {
@@ -475,10 +475,10 @@ mod tests {
     fn a_course_that_a_shard_did_not_keep_is_unknown() {
         let (mut one, mut two) = (Metrics::default(), Metrics::default());
         for number in 0..MAX_DETAILED {
-            one.record(&answered(&format!("/{}", word(number)), "200"), 0, 1, 0);
+            one.record(&answered(&format!("/{}", word(number)), "200"), 0, 1, None, 0);
         }
-        one.record(&answered("/late", "200"), 0, 1, 0);
-        two.record(&answered("/late", "500"), 0, 1, 1);
+        one.record(&answered("/late", "200"), 0, 1, None, 0);
+        two.record(&answered("/late", "500"), 0, 1, None, 1);
         one.merge(two);
         let endpoints = one.into_endpoints();
         let course = |target: &str| {
@@ -522,7 +522,7 @@ mod tests {
         let mut request = request();
         for number in 0..MAX_ENDPOINTS + 100 {
             request.exchange.target = Some(format!("/{}", word(number)).into());
-            metrics.record(&request, 0, 1, 0);
+            metrics.record(&request, 0, 1, None, 0);
         }
         let endpoints = metrics.into_endpoints();
         assert_eq!(endpoints.len(), MAX_ENDPOINTS + 1);

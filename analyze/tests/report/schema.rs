@@ -12,7 +12,7 @@ fn strict() -> Value {
         match value {
             Value::Object(fields) => {
                 fields.values_mut().for_each(close);
-                if fields.get("type") == Some(&json!("object")) {
+                if fields.get("type") == Some(&json!("object")) && fields.contains_key("properties") {
                     fields.insert("additionalProperties".to_string(), json!(false));
                 }
             }

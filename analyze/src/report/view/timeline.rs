@@ -166,8 +166,19 @@ fn marks(doc: &Document) -> Vec<Mark> {
     }
     // Of many, those that hurt and those that somebody made.
     let mut changes: Vec<&Change> = doc.changes.iter().filter(|change| change.at_ns >= doc.capture.start_ns).collect();
-    let by_hand = |change: &Change| ["rollout", "scaled", "configuration"].contains(&change.kind.as_str());
-    changes.sort_by_key(|change| (!(by_hand(change) && change.is_bad), !change.is_bad, !by_hand(change), change.at_ns));
+    let weight = |change: &Change| match (change.kind.as_str(), change.is_bad) {
+        ("rollout" | "oom_killed" | "node" | "evicted", true) => 0,
+        ("rollout" | "scaled" | "pod_deleted", false) => 1,
+        ("probe_failed" | "warning", _) => 3,
+        (_, is_bad) => {
+            if is_bad {
+                2
+            } else {
+                4
+            }
+        }
+    };
+    changes.sort_by_key(|change| (weight(change), change.at_ns));
     for change in changes.into_iter().take(MARKS) {
         if let Some(at) = change.at_ns {
             marks.push(Mark {
@@ -237,7 +248,7 @@ fn change_row(context: &Context<'_>, change: &Change) -> Row {
         id: None,
         cells: vec![
             Cell::text(text::or_none(change.at_ns, text::clock)).with_sub(sub.join(", ")),
-            Cell::status(if change.is_bad { Health::Warning } else { Health::Unknown }),
+            if change.is_bad { Cell::status(Health::Warning) } else { Cell::none() },
             Cell::text(change.kind.replace('_', " ")),
             Cell::name(&change.subject, 48).with_href(href),
             Cell::text(text::one_line(&change.summary, 300)),
