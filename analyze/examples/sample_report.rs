@@ -2,10 +2,10 @@
 
 #![allow(missing_docs, dead_code, reason = "shared with the tests")]
 
-#[path = "../tests/report/sample_cluster.rs"]
-mod sample_cluster;
 #[path = "../tests/report/sample.rs"]
 mod sample;
+#[path = "../tests/report/sample_cluster.rs"]
+mod sample_cluster;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(dir) = std::env::args_os().nth(1) else {

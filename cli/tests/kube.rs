@@ -181,3 +181,141 @@ fn requests_are_counted_once() {
         assert_eq!(requests, logged.count(), "{pod}");
     }
 }
+
+/// Six minutes in which things go wrong, from the API's own watches (`scenario/timeline.txt` says what and when): no packets.
+#[test]
+fn the_report_shows_the_hierarchy_the_bad_rollouts_and_their_victims() {
+    let Some(k8s) = shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("scenario.kfr");
+    let kube = KubeFiles::read(&k8s.join("scenario")).unwrap();
+    kfr_import::import_kube(kube, "scenario", |header: &_| Writer::create(&bundle, header, true)).unwrap();
+    let inputs = Input::open_all(&[bundle]).unwrap();
+    let options = Options::default();
+    let analysis = Analysis::new(&inputs, &options, Want::Metrics).unwrap();
+    let report = kfr_analyze::report::build(&inputs, analysis, &options);
+
+    // Every pod that was ever there, with its workload.
+    let names = |path: &str| -> BTreeSet<String> {
+        let text = std::fs::read_to_string(k8s.join("scenario").join(path)).unwrap();
+        let objects = serde_json::Deserializer::from_str(&text).into_iter::<Value>().map(Result::unwrap);
+        let objects = objects.flat_map(|value| match value.get("items") {
+            Some(items) => items.as_array().unwrap().clone(),
+            None => vec![value["object"].clone()],
+        });
+        let named = objects.filter_map(|pod| {
+            Some(format!("{}/{}", pod["metadata"]["namespace"].as_str()?, pod["metadata"]["name"].as_str()?))
+        });
+        named.collect()
+    };
+    let mut expected = names("pods.json");
+    expected.extend(names("watch-all-pods.ndjson"));
+    let found: BTreeSet<String> = report.pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    assert_eq!(found, expected);
+    let workloads: BTreeMap<&str, &str> =
+        report.workloads.iter().map(|workload| (workload.id.as_str(), workload.name.as_str())).collect();
+    for pod in &report.pods {
+        let workload = workloads[pod.workload.as_deref().unwrap()];
+        let (namespace, name) = workload.split_once('/').unwrap();
+        assert!(pod.namespace == namespace && pod.name.starts_with(name), "{} of {workload}", pod.name);
+        assert!(pod.name == "gpu-train" || pod.node.as_deref() == Some("node-1"), "{}", pod.name);
+    }
+
+    let api = report.workloads.iter().find(|workload| workload.name == "shop/api").unwrap();
+    let rollouts =
+        api.rollouts.iter().map(|rollout| (rollout.number.unwrap(), rollout.outcome.as_str(), rollout.is_rollback));
+    assert_eq!(
+        rollouts.collect::<Vec<_>>(),
+        [
+            (1, "complete", false),
+            (2, "complete", false),
+            (3, "replaced", false),
+            (4, "replaced", true),
+            (5, "complete", false),
+            (6, "complete", true),
+        ]
+    );
+    assert!(api.rollouts[2].stuck_ns.is_some(), "1.5.0 passed its progress deadline");
+    let time = |text: &str| text.parse::<Timestamp>().unwrap().as_nanosecond() as u64;
+    let timeline = std::fs::read_to_string(k8s.join("scenario/timeline.txt")).unwrap();
+    for (line, rollout) in [("api -> 1.4.1", 1), ("api -> 1.5.0", 2), ("api -> 1.6.0", 4), ("undo 1.6.0", 5)] {
+        let entry = timeline.lines().find(|entry| entry.contains(line)).unwrap();
+        let (began_ns, told_ns) = (api.rollouts[rollout].began_ns, time(&entry[..20]));
+        assert!(began_ns.abs_diff(told_ns) <= 2_000_000_000, "{line}: {began_ns} and {told_ns}");
+    }
+    assert_eq!(api.kubernetes_services[0].name, "shop/api");
+    assert!(api.least_ready < Some(3), "{:?}", api.least_ready);
+
+    let told =
+        |check: &str, name: &str| report.findings.iter().find(|one| one.check == check && one.subject.name == name);
+    let rollout = told("kubernetes.rollout", "shop/api").unwrap();
+    assert!(rollout.title.contains("1.5.0") && rollout.title.contains("stuck"), "{}", rollout.title);
+    assert!(rollout.victims.iter().any(|victim| victim.name == "shop/api"), "{:?}", rollout.victims);
+    assert!(rollout.reasons.iter().any(|reason| reason.contains("never became ready")), "{:?}", rollout.reasons);
+    for (check, name) in [
+        ("kubernetes.oom_kills", "shop/image-resizer"),
+        ("kubernetes.restarts", "shop/recommender"),
+        ("kubernetes.not_starting", "shop/thumbnailer"),
+        ("kubernetes.not_starting", "shop/gpu-train"),
+        ("kubernetes.probes", "shop/search"),
+    ] {
+        assert!(told(check, name).is_some(), "{check} of {name}");
+    }
+    let healthy =
+        ["shop/checkout", "shop/payments", "shop/pricing", "shop/mariadb", "shop/postgres", "kube-system/coredns"];
+    assert!(
+        report.findings.iter().all(|finding| !healthy.contains(&finding.subject.name.as_str())),
+        "healthy ones are left alone"
+    );
+    let changed = |kind: &str, subject: &str| {
+        report.changes.iter().any(|one| one.kind == kind && one.subject.starts_with(subject))
+    };
+    for (kind, subject) in [
+        ("scaled", "shop/frontend"),
+        ("pod_deleted", "shop/redis-"),
+        ("unschedulable", "shop/gpu-train"),
+        ("oom_killed", "shop/image-resizer-"),
+        ("created", "shop/recommender"),
+    ] {
+        assert!(changed(kind, subject), "{kind} of {subject}");
+    }
+}
+
+/// The same cluster with traffic: requests by revision, pod and label.
+#[test]
+fn requests_have_their_revision_and_label() {
+    let Some(k8s) = shared() else { return };
+    let packets = k8s.join("packets");
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("shop.kfr");
+    let kube = KubeFiles::read(&packets).unwrap();
+    let writer = |header: &_| Writer::create(&bundle, header, true);
+    kfr_import::import_with_kube(File::open(packets.join("shop.pcap")).unwrap(), "shop.pcap", Some(kube), writer)
+        .unwrap();
+    let inputs = Input::open_all(&[bundle]).unwrap();
+    let options = Options { group_by: vec!["app.kubernetes.io/name".to_string()], ..Options::default() };
+    let analysis = Analysis::new(&inputs, &options, Want::Metrics).unwrap();
+    let report = kfr_analyze::report::build(&inputs, analysis, &options);
+    let of = |name: &str| report.workloads.iter().find(|workload| workload.name == name).unwrap();
+    for name in ["shop/api", "shop/frontend", "shop/pricing", "shop/redis", "shop/mariadb"] {
+        let workload = of(name);
+        let inbound: u64 = report
+            .services
+            .iter()
+            .filter(|service| workload.services.contains(&service.id))
+            .map(|service| service.inbound.requests)
+            .sum();
+        assert!(
+            inbound > 0 && workload.inbound.requests == inbound,
+            "{name}: {} of {inbound}",
+            workload.inbound.requests
+        );
+        let by_revision: u64 = workload.revisions.iter().map(|revision| revision.inbound.requests).sum();
+        assert_eq!(by_revision, inbound, "{name} by revision");
+        let called: u64 = workload.revisions.iter().flat_map(|one| &one.callers).map(|caller| caller.requests).sum();
+        assert_eq!(called, inbound, "{name} by caller");
+        let label = name.rsplit('/').next().unwrap();
+        let group = report.groups.iter().find(|group| group.value.as_deref() == Some(label)).unwrap();
+        assert_eq!(group.inbound.requests, inbound, "{name} by label");
+    }
+}

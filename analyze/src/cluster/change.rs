@@ -5,6 +5,8 @@
 pub enum ChangeKind {
     /// A new revision replaces an old one.
     Rollout,
+    /// A workload is new.
+    Created,
     /// Another number of pods is wanted.
     Scaled,
     /// A ConfigMap, network policy, ingress or disruption budget was made, changed or deleted.
@@ -38,6 +40,7 @@ impl ChangeKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Rollout => "rollout",
+            Self::Created => "created",
             Self::Scaled => "scaled",
             Self::Configuration => "configuration",
             Self::Service => "service",

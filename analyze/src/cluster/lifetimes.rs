@@ -89,12 +89,11 @@ fn pod(life: &Life, workload: u32) -> Pod {
     let containers = containers::containers(state);
     let condition = |kind| read::condition(state, kind);
     let is = |one: &Value| read::text(one, &["status"]) == Some("True");
-    let deleted_ns = spans.iter().find_map(|(from_ns, _, state)| {
-        read::time_ns(state, &["metadata", "deletionTimestamp"]).map(|ends_ns| {
-            let grace = read::number(state, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
-            // It is told with the end of its grace time.
-            ends_ns.saturating_sub(grace.saturating_mul(SECOND_NS)).min(*from_ns)
-        })
+    let deleted_ns = life.states.iter().find_map(|(seen_ns, state)| {
+        let ends_ns = read::time_ns(state, &["metadata", "deletionTimestamp"])?;
+        let grace = read::number(state, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
+        // It is told with the end of its grace time.
+        Some(ends_ns.saturating_sub(grace.saturating_mul(SECOND_NS)).min(*seen_ns))
     });
     let ready_ns = spans.iter().find_map(|(from_ns, _, state)| {
         let ready = read::condition(state, "Ready").filter(|one| is(one))?;

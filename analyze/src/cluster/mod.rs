@@ -9,6 +9,8 @@ mod lifetimes;
 mod nodes;
 mod rollouts;
 mod services;
+#[cfg(test)]
+mod tests;
 mod workloads;
 
 use std::collections::BTreeMap;

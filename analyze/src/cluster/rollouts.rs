@@ -123,7 +123,8 @@ impl Rollout {
             _ => format!("not done after {}", took(end_ns)),
         };
         let went = stuck.into_iter().chain([went]).collect::<Vec<_>>().join(", ");
-        let change = Change::new(self.began_ns, ChangeKind::Rollout, subject, format!("{name}: {what}; {went}"));
+        let kind = if self.from.is_some() { ChangeKind::Rollout } else { ChangeKind::Created };
+        let change = Change::new(self.began_ns, kind, subject, format!("{name}: {what}; {went}"));
         let until_ns = self.ended_ns.or(Some(end_ns).filter(|_| self.outcome != Outcome::Complete));
         Change { is_bad: self.is_bad(end_ns), ..change.until(until_ns) }
     }

@@ -39,7 +39,7 @@ pub struct Workload {
     pub name: String,
     /// As told last; `None` of Jobs and single pods.
     pub replicas: Option<Replicas>,
-    /// The fewest pods that were ready, at any time of the recording.
+    /// The fewest pods that were ready, at any time of the recording once all were.
     pub least_ready: Option<u64>,
     /// Its revisions, the oldest first.
     pub revisions: Vec<Revision>,
@@ -125,7 +125,7 @@ fn fill(
         (workload.revisions, workload.rollouts) = (revisions, rolled);
     }
     let mut before: Option<u64> = None;
-    let mut was_ready = false;
+    let mut was_full = false;
     for (from_ns, to_ns, state) in life.spans() {
         let Some(now) = replicas(&life.kind, state) else { continue };
         if from_ns <= end_ns && to_ns > start_ns && workload.course.len() < MAX_COURSE {
@@ -135,8 +135,9 @@ fn fill(
             }
         }
         if from_ns <= end_ns && to_ns > start_ns && now.wanted > 0 {
-            was_ready |= now.ready > 0;
-            if was_ready {
+            // While it is set up, it isn't short of pods.
+            was_full |= now.ready >= now.wanted;
+            if was_full {
                 workload.least_ready = Some(workload.least_ready.map_or(now.ready, |least| least.min(now.ready)));
             }
         }

@@ -22,7 +22,7 @@ pub struct Workload {
     pub kubernetes_services: Vec<KubernetesService>,
     /// Pods wanted and there, as told last; null of Jobs and single pods.
     pub replicas: Option<Replicas>,
-    /// The fewest pods that were ready at any time of the recording.
+    /// The fewest pods that were ready at any time of the recording once all were.
     pub least_ready: Option<u64>,
     /// The same over the recording: a step whenever one of the two changed.
     pub course: Vec<ReplicaStep>,
@@ -228,7 +228,7 @@ pub struct Change {
     pub at_ns: Option<u64>,
     /// Until when, where it took time; null where it was a moment.
     pub until_ns: Option<u64>,
-    /// `rollout` `scaled` `configuration` `service` `node` `pod_deleted` `evicted` `oom_killed` `restarted` `not_starting`
+    /// `rollout` `created` `scaled` `configuration` `service` `node` `pod_deleted` `evicted` `oom_killed` `restarted` `not_starting`
     /// `unschedulable` `probe_failed` `job` `warning`.
     pub kind: String,
     /// Of what: `shop/api`, a node's name.

@@ -248,7 +248,7 @@ fn change_row(context: &Context<'_>, change: &Change) -> Row {
         id: None,
         cells: vec![
             Cell::text(text::or_none(change.at_ns, text::clock)).with_sub(sub.join(", ")),
-            if change.is_bad { Cell::status(Health::Warning) } else { Cell::none() },
+            if change.is_bad { Cell::status(Health::Warning) } else { Cell::text("") },
             Cell::text(change.kind.replace('_', " ")),
             Cell::name(&change.subject, 48).with_href(href),
             Cell::text(text::one_line(&change.summary, 300)),

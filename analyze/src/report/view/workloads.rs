@@ -149,7 +149,7 @@ fn ready(workload: &Workload) -> Cell {
     let Some(replicas) = workload.replicas else { return Cell::none() };
     let least = workload.least_ready.filter(|least| *least < replicas.ready);
     Cell::text(format!("{} of {}", replicas.ready, replicas.wanted))
-        .with_sub(least.map_or_else(String::new, |least| format!("at least {least}")))
+        .with_sub(least.map_or_else(String::new, |least| format!("down to {least}")))
 }
 
 fn newest(workload: &Workload) -> Cell {
@@ -213,7 +213,7 @@ fn detail(
     let mut facts = Vec::new();
     for service in &workload.kubernetes_services {
         let ready = match (service.ready, service.least_ready) {
-            (Some(ready), Some(least)) if least < ready => format!(", {ready} ready (at least {least})"),
+            (Some(ready), Some(least)) if least < ready => format!(", {ready} ready (down to {least})"),
             (Some(ready), _) => format!(", {ready} ready"),
             _ => String::new(),
         };
