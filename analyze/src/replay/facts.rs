@@ -1,7 +1,7 @@
 //! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
 
 use kfr_bundle::events::{DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, SocketEvent, StateEvent, TcpEvent};
-use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
+use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::{Anchor, row_numbers};
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
@@ -71,16 +71,25 @@ impl Facts {
     /// Reads them from the bundles.
     pub fn read(inputs: &[Input]) -> Self {
         let mut facts = Self::default();
-        let mut objects = Vec::new();
+        let (mut objects, mut containers) = (Vec::new(), Vec::new());
         for (number, input) in inputs.iter().enumerate() {
-            facts.read_one(number as u32, input, &mut objects);
+            facts.read_one(number as u32, input, &mut objects, &mut containers);
         }
         facts.sockets.finish();
+        facts.processes.add_containers(&containers);
         facts.kube = Kube::new(objects);
+        let node = |bundle: u32| inputs.get(bundle as usize).map_or("", |input| &input.reader.header().node);
+        facts.kube.add_node_names(&containers, node);
         facts
     }
 
-    fn read_one(&mut self, bundle: u32, input: &Input, objects: &mut Vec<(u32, KubeFact)>) {
+    fn read_one(
+        &mut self,
+        bundle: u32,
+        input: &Input,
+        objects: &mut Vec<(u32, KubeFact)>,
+        containers: &mut Vec<(u32, ContainerFact)>,
+    ) {
         let mut node = NodeFacts::default();
         let first_object = objects.len();
         let mut anchors = Vec::new();
@@ -120,6 +129,11 @@ impl Facts {
                 BlockKind::KUBE => {
                     let mut bad = 0;
                     each_map(input, entry, &mut bad, |row: KubeFact| objects.push((bundle, row)));
+                    node.malformed += bad;
+                }
+                BlockKind::CONTAINERS => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: ContainerFact| containers.push((bundle, row)));
                     node.malformed += bad;
                 }
                 BlockKind::ANCHORS => each_row(input, entry, &mut node.malformed, |row: &Anchor, _| anchors.push(*row)),
