@@ -88,12 +88,13 @@ impl Processes {
         }
     }
 
-    /// Says of processes that ended before `/proc` was read whose their cgroups were.
+    /// Says whose their cgroups were, of processes that `/proc` didn't show, or only before a runtime had moved them.
     pub fn add_containers(&mut self, rows: &[(u32, ContainerFact)]) {
         let with_id = rows.iter().filter(|(_, row)| row.cgroup != 0);
         let by_cgroup: FxHashMap<_, _> = with_id.map(|(bundle, row)| ((*bundle, row.cgroup), row)).collect();
-        for ((bundle, _), process) in self.all.iter_mut().filter(|(_, process)| !process.looked_up) {
-            if let Some(row) = by_cgroup.get(&(*bundle, process.cgroup)) {
+        for ((bundle, _), process) in &mut self.all {
+            let is_known = process.looked_up && !(process.container.is_empty() && process.pod.is_empty());
+            if !is_known && let Some(row) = by_cgroup.get(&(*bundle, process.cgroup)) {
                 (process.container, process.pod) = (row.container.clone(), row.pod.clone());
             }
         }
@@ -201,6 +202,8 @@ mod tests {
         processes.add_event(0, &event(20, 1, PROCESS_FORK, 5));
         processes.add_event(0, &event(20, 1, PROCESS_EXEC, 7));
         processes.add_event(0, &event(21, 20, PROCESS_FORK, 7));
+        processes.add_fact(0, fact(22, 1, "runc", "/bin/runc", &["runc"]));
+        processes.add_event(0, &event(22, 1, PROCESS_EXEC, 7));
         // Where cgroups have no ids (v1) a child is where its parent is.
         processes.add_event(0, &event(11, 10, PROCESS_FORK, 1));
         let row = |cgroup, pod: &str| {
@@ -208,7 +211,7 @@ mod tests {
         };
         processes.add_containers(&[row(7, "p"), row(0, "nobody's"), row(5, "runtime's")]);
         let of = |pid| processes.get(0, pid).map(|process| (process.container.as_str(), process.pod.as_str()));
-        assert_eq!([of(20), of(21)], [Some(("c", "p")), Some(("c", "p"))]);
+        assert_eq!([of(20), of(21), of(22)], [Some(("c", "p")); 3]);
         assert_eq!([of(10), of(11)], [Some(("outer", "")), Some(("outer", ""))]);
     }
 }

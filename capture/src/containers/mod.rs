@@ -67,3 +67,146 @@ impl Names {
 fn name(text: &str) -> String {
     if text.len() <= MAX_NAME_BYTES { text.to_string() } else { String::new() }
 }
+
+#[cfg(test)]
+mod tests {
+    use kfr_bundle::facts::ContainerKind;
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const UID: &str = "4311740f-47d9-46bf-ac88-de6e6448b2b0";
+
+    fn id(digit: &str) -> String {
+        digit.repeat(64)
+    }
+
+    fn host(files: &[(String, Value)]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content.to_string()).unwrap();
+        }
+        root
+    }
+
+    fn look_up(root: &TempDir, pod: &str, container: &str) -> ContainerFact {
+        let member = Member { pod: pod.to_string(), container: container.to_string() };
+        ContainerFact { time_ns: 0, ..Names::new(root.path()).look_up(&member) }
+    }
+
+    fn api(container: &str, source: &str) -> ContainerFact {
+        let text = str::to_string;
+        ContainerFact {
+            container: text(container),
+            pod: text(UID),
+            namespace: text("shop"),
+            pod_name: text("api-0"),
+            name: text("api"),
+            kind: ContainerKind::Container,
+            image: text("registry.example/api:1"),
+            source: text(source),
+            ..ContainerFact::default()
+        }
+    }
+
+    #[test]
+    fn each_runtimes_files_name_container_pod_and_image() {
+        let containerd = json!({"annotations": {
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.container-name": "api",
+            "io.kubernetes.cri.image-name": "registry.example/api:1",
+            "io.kubernetes.cri.sandbox-name": "api-0",
+            "io.kubernetes.cri.sandbox-namespace": "shop",
+            "io.kubernetes.cri.sandbox-uid": UID,
+            "another": ["not", "a text"],
+        }});
+        let mut older = containerd.clone();
+        older["annotations"].as_object_mut().unwrap().remove("io.kubernetes.cri.sandbox-uid");
+        older["linux"] = json!({"cgroupsPath": format!("/kubepods/burstable/pod{UID}/{}", id("b"))});
+        let cri_o = json!({"annotations": {
+            "io.kubernetes.cri-o.ContainerType": "container",
+            "io.kubernetes.cri-o.ImageName": "registry.example/api:1",
+            "io.kubernetes.container.name": "api",
+            "io.kubernetes.pod.name": "api-0",
+            "io.kubernetes.pod.namespace": "shop",
+            "io.kubernetes.pod.uid": UID,
+        }});
+        let mut sandbox = cri_o.clone();
+        sandbox["annotations"]["io.kubernetes.cri-o.ContainerType"] = json!("sandbox");
+        sandbox["annotations"]["io.kubernetes.container.name"] = json!("POD");
+        let docker = json!({"Name": "/k8s_api_api-0", "Config": {"Image": "registry.example/api:1", "Labels": {
+            "io.kubernetes.docker.type": "container",
+            "io.kubernetes.container.name": "api",
+            "io.kubernetes.pod.name": "api-0",
+            "io.kubernetes.pod.namespace": "shop",
+            "io.kubernetes.pod.uid": UID,
+        }}});
+        let alone = json!({"Name": "/shop-db-1", "Config": {"Image": "db:1", "Labels": null}});
+        let task = |state: &str, id: &str| format!("{state}/io.containerd.runtime.v2.task/k8s.io/{id}/config.json");
+        let overlay = |storage: &str, id: &str| format!("{storage}/overlay-containers/{id}/userdata/config.json");
+        let root = host(&[
+            (task("run/containerd", &id("a")), containerd),
+            (task("run/k3s/containerd", &id("b")), older),
+            (overlay("run/containers/storage", &id("c")), cri_o),
+            (overlay("var/lib/containers/storage", &id("d")), sandbox),
+            (format!("var/lib/docker/containers/{}/config.v2.json", id("e")), docker),
+            (format!("var/lib/docker/containers/{}/config.v2.json", id("f")), alone),
+        ]);
+        for (digit, source) in [("a", "containerd"), ("b", "containerd"), ("c", "cri-o"), ("e", "docker")] {
+            // Whether or not the cgroup tells the pod.
+            assert_eq!(look_up(&root, UID, &id(digit)), api(&id(digit), source));
+            assert_eq!(look_up(&root, "", &id(digit)), api(&id(digit), source));
+        }
+        let sandbox = look_up(&root, UID, &id("d"));
+        assert_eq!((&*sandbox.name, &*sandbox.pod_name, sandbox.kind), ("", "api-0", ContainerKind::Sandbox));
+        let alone = look_up(&root, "", &id("f"));
+        assert_eq!((&*alone.name, &*alone.pod, &*alone.pod_name), ("shop-db-1", "", ""));
+        assert_eq!(look_up(&root, "", &id("0")).source, "");
+    }
+
+    #[test]
+    fn where_no_runtime_can_be_read_the_logs_name_them() {
+        let root = host(&[
+            (format!("var/log/pods/shop_api-0_{UID}/api/0.log"), json!("")),
+            (format!("var/log/containers/api-0_shop_api-{}.log", id("a")), json!("")),
+        ]);
+        let expected = ContainerFact { image: String::new(), ..api(&id("a"), "kubelet") };
+        assert_eq!(look_up(&root, UID, &id("a")), expected);
+        // A container without a log, and the pod's own cgroup.
+        let nameless = |container: &str| ContainerFact {
+            name: String::new(),
+            kind: ContainerKind::Unknown,
+            container: container.to_string(),
+            ..expected.clone()
+        };
+        assert_eq!(look_up(&root, UID, &id("b")), nameless(&id("b")));
+        assert_eq!(look_up(&root, UID, ""), nameless(""));
+        assert_eq!(look_up(&root, "", &id("b")).source, "");
+    }
+
+    #[test]
+    fn files_that_are_not_what_they_should_be_name_nothing() {
+        let task = |id: &str| format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json");
+        let long = json!({"annotations": {
+            "io.kubernetes.cri.sandbox-name": "n".repeat(10_000),
+            "io.kubernetes.cri.sandbox-namespace": "shop",
+        }});
+        let root = host(&[
+            (task(&id("a")), json!([1, 2])),
+            (task(&id("b")), json!({"annotations": "none"})),
+            (task(&id("c")), long),
+            (task(&format!("{}/inside", id("d"))), json!(0)),
+        ]);
+        fs::create_dir_all(root.path().join(task(&id("e")))).unwrap();
+        let large = root.path().join(task(&id("f")));
+        fs::create_dir_all(large.parent().unwrap()).unwrap();
+        fs::File::create(large).unwrap().set_len(1 << 40).unwrap();
+        for digit in ["a", "b", "d", "e", "f"] {
+            assert_eq!(look_up(&root, UID, &id(digit)).source, "", "{digit}");
+        }
+        assert_eq!(look_up(&root, UID, &id("c")).pod_name, "");
+    }
+}
