@@ -1,7 +1,8 @@
 //! Pods, namespaces and containers that the user names, found among the node's cgroups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use kfr_bundle::facts::{ContainerFact, ContainerKind};
@@ -25,6 +26,10 @@ struct Wanted {
 }
 
 impl Wanted {
+    fn is_empty(&self) -> bool {
+        self.pods.is_empty() && self.namespaces.is_empty() && self.containers.is_empty()
+    }
+
     fn pod(&self, fact: &ContainerFact) -> bool {
         let is = |wanted: &String| match wanted.split_once('/') {
             Some((namespace, name)) => (namespace, name) == (&*fact.namespace, &*fact.pod_name),
@@ -37,6 +42,15 @@ impl Wanted {
     fn container(&self, fact: &ContainerFact) -> bool {
         let is_id = |wanted: &str| wanted.len() >= MIN_ID_DIGITS && fact.container.starts_with(wanted);
         self.containers.iter().any(|wanted| *wanted == fact.name || is_id(wanted))
+    }
+}
+
+/// As it is given on the command line.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = [("--pod", &self.pods), ("--namespace", &self.namespaces), ("--container", &self.containers)];
+        let given = flags.iter().flat_map(|(flag, values)| values.iter().map(move |value| format!("{flag} {value}")));
+        f.write_str(&given.collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -61,20 +75,18 @@ impl Selection {
             namespaces: options.namespaces.clone(),
             containers: options.containers.clone(),
         };
-        let asked = [&wanted.pods, &wanted.namespaces, &wanted.containers].into_iter().flatten();
-        let asked: Vec<&str> = asked.map(String::as_str).collect();
-        if asked.is_empty() {
+        if wanted.is_empty() {
             return Ok(None);
         }
-        let asked = asked.join(", ");
         let Some(tree) = Tree::find(&options.host_root) else {
-            let none = format!("{asked} can't be found: no cgroup of this machine is a pod's or a container's");
+            let none = format!("nothing here fits {wanted}: no cgroup of this machine is a pod's or a container's");
             return Err(NoSuchTarget(none).into());
         };
         let names = Names::new(&options.host_root);
         let mut selection = Self { wanted, tree, names, decided: BTreeMap::new() };
         if selection.cgroups().is_empty() {
-            return Err(NoSuchTarget(format!("nothing here is {asked}; {}", selection.there_is())).into());
+            let there_is = selection.there_is(&options.host_root);
+            return Err(NoSuchTarget(format!("nothing here fits {}; there are {there_is}", selection.wanted)).into());
         }
         Ok(Some(selection))
     }
@@ -116,8 +128,8 @@ impl Selection {
         facts
     }
 
-    /// What could have been named: a clause.
-    fn there_is(&mut self) -> String {
+    /// What could have been named.
+    fn there_is(&mut self, host_root: &Path) -> String {
         let members = self.tree.members();
         let (mut pods, mut namespaces, mut containers) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut unnamed = BTreeSet::new();
@@ -141,14 +153,18 @@ impl Selection {
             }
             Wanted { pods: wanted, .. } if wanted.is_empty() && !namespaces.is_empty() => ("namespaces", namespaces),
             _ if !pods.is_empty() => ("pods", pods),
-            _ => ("pods without a name", unnamed),
+            _ if unnamed.is_empty() => return "no pods".to_string(),
+            _ => ("pods", unnamed.clone()),
         };
-        if names.is_empty() {
-            return "there are no pods on this node".to_string();
-        }
+        let pods_are_unnamed = names == unnamed;
         let more = names.len().saturating_sub(MAX_LISTED);
-        let listed: Vec<_> = names.into_iter().take(MAX_LISTED).collect();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("there are the {kind} {}{more}", listed.join(", "))
+        let of = if pods_are_unnamed {
+            format!(", which no file below {} names", host_root.display())
+        } else {
+            String::new()
+        };
+        let listed: Vec<_> = names.into_iter().take(MAX_LISTED).collect();
+        format!("the {kind} {}{more}{of}", listed.join(", "))
     }
 }
