@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -18,8 +18,13 @@ use crate::selection::Selection;
 /// Where cgroup v2 is mounted: alone, or beside v1 (hybrid).
 const UNIFIED: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// How often new cgroups of pods that were asked for are looked for.
+/// How often new cgroups of pods that were asked for are looked for, if that takes at most this share of a core ...
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+const FOLLOW_SHARE: u32 = 20;
+/// ... and how often at least.
+const FOLLOW_AT_LEAST: Duration = Duration::from_secs(1);
+/// How often a known one is looked into: cgroups below it are compared by its id, but for the walk at the end.
+const LOOK_INTO_EVERY: Duration = Duration::from_secs(1);
 
 /// What was asked to be recorded isn't there.
 #[derive(Debug)]
@@ -165,37 +170,50 @@ pub struct Follower {
     by_process: bool,
     /// The probes' set of processes, or of cgroup ids.
     map: MapHandle,
+    /// What was found last.
     processes: BTreeSet<u32>,
     cgroups: BTreeSet<u64>,
+    paths: BTreeSet<PathBuf>,
+    looked_into: Instant,
 }
 
 impl Follower {
     /// Follows a selection; `map` is the set by which the probes compare.
     pub fn new(selection: Selection, by_process: bool, map: MapHandle) -> Self {
-        Self { selection, by_process, map, processes: BTreeSet::new(), cgroups: BTreeSet::new() }
+        let (processes, cgroups, paths) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { selection, by_process, map, processes, cgroups, paths, looked_into: Instant::now() }
     }
 
     /// Looks again and again, until told to stop.
     pub fn run(&mut self, stop: &AtomicBool) {
+        let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {
-            self.follow();
-            thread::sleep(FOLLOW_EVERY);
+            if Instant::now() >= next {
+                let began = Instant::now();
+                self.follow();
+                next = began + (began.elapsed() * FOLLOW_SHARE).clamp(FOLLOW_EVERY, FOLLOW_AT_LEAST);
+            }
+            thread::sleep(FOLLOW_EVERY / 4);
         }
     }
 
     fn follow(&mut self) {
-        let paths = self.selection.cgroups();
+        let paths: BTreeSet<PathBuf> = self.selection.cgroups().into_iter().collect();
         if self.by_process {
             let now: BTreeSet<u32> = paths.iter().flat_map(|path| processes_in(path)).collect();
             // The probes take out what ends and put in what is forked.
             now.difference(&self.processes).for_each(|process| self.put(&process.to_ne_bytes()));
             self.processes = now;
-        } else {
-            // Those below a pod's are recorded already; the walk over open sockets compares with each one's own.
-            let now: BTreeSet<u64> = paths.iter().flat_map(|path| ids_of(path)).collect();
-            now.difference(&self.cgroups).for_each(|id| self.put(&id.to_ne_bytes()));
-            self.cgroups = now;
+            return;
         }
+        if self.looked_into.elapsed() >= LOOK_INTO_EVERY {
+            self.looked_into = Instant::now();
+            self.paths.clear();
+        }
+        let found: BTreeSet<u64> = paths.difference(&self.paths).flat_map(|path| ids_of(path)).collect();
+        found.difference(&self.cgroups).for_each(|id| self.put(&id.to_ne_bytes()));
+        self.cgroups.extend(found);
+        self.paths = paths;
     }
 
     fn put(&self, key: &[u8]) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use kfr_bundle::facts::{ContainerFact, ContainerKind};
 
-use crate::cgroup::tree::{Directory, Tree};
+use crate::cgroup::tree::{Directory, Tree, containers_in};
 use crate::containers::Names;
 use crate::filters::NoSuchTarget;
 use crate::options::Options;
@@ -98,15 +98,15 @@ impl Selection {
 
     /// The cgroups of what was named, as it is now.
     pub fn cgroups(&mut self) -> Vec<PathBuf> {
-        let members = self.tree.members();
-        self.decided.retain(|path, _| members.binary_search_by(|known| known.path.cmp(path)).is_ok());
         // A pod's containers are below its own cgroup.
         let by_container = !self.wanted.containers.is_empty();
-        for at in members.iter().filter(|at| by_container != at.member.container.is_empty()) {
+        let members = self.tree.members(by_container);
+        self.decided.retain(|path, _| members.binary_search_by(|known| known.path.cmp(path)).is_ok());
+        for at in &members {
             if self.decided.contains_key(&at.path) {
                 continue;
             }
-            let facts = self.facts(at, &members);
+            let facts = self.facts(at);
             let fits = |fact| self.wanted.pod(fact) && (!by_container || self.wanted.container(fact));
             let is_wanted = facts.iter().any(fits);
             if is_wanted || facts.iter().any(|fact| !fact.source.is_empty()) {
@@ -117,24 +117,21 @@ impl Selection {
     }
 
     /// What is known of a cgroup. Where no file names a pod by its UID, its containers' do.
-    fn facts(&mut self, at: &Directory, all: &[Directory]) -> Vec<ContainerFact> {
-        let own = self.names.look_up(&at.member);
-        if !own.source.is_empty() || !at.member.container.is_empty() {
-            return vec![own];
+    fn facts(&mut self, at: &Directory) -> Vec<ContainerFact> {
+        let mut facts = vec![self.names.look_up(&at.member)];
+        if at.member.container.is_empty() && facts.iter().all(|own| own.source.is_empty()) {
+            facts.extend(containers_in(&at.path).iter().map(|member| self.names.look_up(member)));
         }
-        let below = all.iter().filter(|other| other.member.pod == at.member.pod && !other.member.container.is_empty());
-        let mut facts: Vec<_> = below.map(|other| self.names.look_up(&other.member)).collect();
-        facts.push(own);
         facts
     }
 
     /// What could have been named.
     fn there_is(&mut self, host_root: &Path) -> String {
-        let members = self.tree.members();
+        let members = [self.tree.members(false), self.tree.members(true)].concat();
         let (mut pods, mut namespaces, mut containers) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut unnamed = BTreeSet::new();
         for at in &members {
-            for fact in self.facts(at, &members) {
+            for fact in self.facts(at) {
                 if !fact.pod_name.is_empty() {
                     pods.insert(format!("{}/{}", fact.namespace, fact.pod_name));
                     namespaces.insert(fact.namespace.clone());

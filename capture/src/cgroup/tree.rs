@@ -41,6 +41,16 @@ pub fn each_below(root: &Path, each: &mut dyn FnMut(&Path, u64) -> bool) {
     }
 }
 
+/// The containers of a pod, by its cgroup.
+pub fn containers_in(pod: &Path) -> Vec<Member> {
+    let mut found = Vec::new();
+    each_below(pod, &mut |path, _| {
+        found.push(Member::of_path(&path.to_string_lossy()));
+        false
+    });
+    found
+}
+
 /// A cgroup of a pod or container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Directory {
@@ -84,18 +94,19 @@ impl Tree {
         })
     }
 
-    /// The cgroups of the pods and containers that there are now, a pod's before those of its containers.
-    pub fn members(&self) -> Vec<Directory> {
+    /// The cgroups of the pods that there are now, or of the containers, whether in pods or not.
+    pub fn members(&self, containers: bool) -> Vec<Directory> {
         let mut found = Vec::new();
         for base in &self.bases {
             each_below(base, &mut |path, _| {
                 let member = Member::of_path(&path.to_string_lossy());
+                let (is_pod, is_container) = (!member.pod.is_empty(), !member.container.is_empty());
+                // A node that is a container has its pods below it.
                 let of_pods = path.file_name().is_some_and(|name| holds_pods(&name.to_string_lossy()));
-                let descend = if member.pod.is_empty() { of_pods } else { member.container.is_empty() };
-                if !member.is_none() && !of_pods {
+                if !of_pods && (if containers { is_container } else { is_pod && !is_container }) {
                     found.push(Directory { path: path.to_path_buf(), member });
                 }
-                descend
+                of_pods || containers && is_pod && !is_container
             });
         }
         found.sort();

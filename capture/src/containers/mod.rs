@@ -32,19 +32,20 @@ pub fn host_root() -> PathBuf {
 /// The names that one node's files tell.
 #[derive(Debug)]
 pub struct Names {
-    root: PathBuf,
+    runtimes: runtime::Runtimes,
     logs: kubelet::Logs,
 }
 
 impl Names {
     /// Those below a host's root directory.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), logs: kubelet::Logs::new(root) }
+        Self { runtimes: runtime::Runtimes::new(root), logs: kubelet::Logs::new(root) }
     }
 
     /// What is known of a container, or, without a container's id, of a pod. `source` is empty if no file names it.
     pub fn look_up(&mut self, member: &Member) -> ContainerFact {
-        let state = if member.container.is_empty() { None } else { runtime::read(&self.root, &member.container) };
+        let id = Some(&member.container).filter(|id| !id.is_empty());
+        let state = id.and_then(|id| self.runtimes.container(id));
         let mut fact = state.or_else(|| self.logs.container(&member.container)).unwrap_or_default();
         fact.time_ns = clock::boottime_ns();
         fact.container = member.container.clone();
@@ -165,6 +166,32 @@ mod tests {
         let alone = look_up(&root, "", &id("f"));
         assert_eq!((&*alone.name, &*alone.pod, &*alone.pod_name), ("shop-db-1", "", ""));
         assert_eq!(look_up(&root, "", &id("0")).source, "");
+    }
+
+    /// A process that is called as containerd's shim is, and works where it does.
+    #[test]
+    fn containerd_is_found_by_its_shims_wherever_its_state_is() {
+        // SAFETY: asks for the user id, nothing else.
+        if unsafe { libc::geteuid() } != 0 {
+            println!("skipped: not root");
+            return;
+        }
+        let state = "elsewhere/io.containerd.runtime.v2.task/k8s.io";
+        let config = json!({"annotations": {
+            "io.kubernetes.cri.container-type": "sandbox",
+            "io.kubernetes.cri.sandbox-name": "api-0",
+            "io.kubernetes.cri.sandbox-namespace": "shop",
+        }});
+        let root = host(&[(format!("{state}/{}/config.json", id("7")), config)]);
+        let program = root.path().join("containerd-shim-runc-v2");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut names = Names::new(&root.path().join("nowhere"));
+        let mut shim = std::process::Command::new(&program);
+        let mut shim = shim.arg("60").current_dir(root.path().join(state).join(id("7"))).spawn().unwrap();
+        let fact = names.look_up(&Member { pod: UID.to_string(), container: id("7") });
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+        assert_eq!((&*fact.pod_name, &*fact.pod, fact.kind), ("api-0", UID, ContainerKind::Sandbox));
     }
 
     #[test]

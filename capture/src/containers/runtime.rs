@@ -1,10 +1,12 @@
 //! What runtimes keep on disk of each container that runs: containerd and CRI-O its OCI configuration with annotations for
 //! Kubernetes, Docker labels.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kfr_bundle::facts::{ContainerFact, ContainerKind};
 use serde::Deserialize;
@@ -12,9 +14,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{MAX_IMAGE_BYTES, name};
-use crate::cgroup::Member;
+use crate::cgroup::{Cgroups, Member};
 
-/// Where containerd keeps its state: by itself, and in k3s (RKE2), k0s and MicroK8s.
+/// Where containerd keeps its state, unless it is told otherwise: by itself, and in k3s (RKE2), k0s and MicroK8s.
 const CONTAINERD: [&str; 4] =
     ["run/containerd", "run/k3s/containerd", "run/k0s/containerd", "var/snap/microk8s/common/run/containerd"];
 /// ... and CRI-O (containers/storage), of what runs and of what it can start again.
@@ -24,21 +26,77 @@ const DOCKER: &str = "var/lib/docker";
 /// Largest file that is read: configurations have some ten KiB.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Reads what the node's runtime says of a container, by its id of 64 hex digits; `None` if none knows it.
-pub fn read(root: &Path, id: &str) -> Option<ContainerFact> {
-    let containerd = CONTAINERD.iter().find_map(|state| {
-        json(&root.join(state).join("io.containerd.runtime.v2.task/k8s.io").join(id).join("config.json"))
-            .and_then(|spec| of_containerd(&spec))
-    });
-    let cri_o = || {
-        CRI_O.iter().find_map(|storage| {
-            json(&root.join(storage).join("overlay-containers").join(id).join("userdata/config.json"))
-                .and_then(|spec| of_cri_o(&spec))
-        })
-    };
-    let docker =
-        || json(&root.join(DOCKER).join("containers").join(id).join("config.v2.json")).map(|it| of_docker(&it));
-    containerd.or_else(cri_o).or_else(docker)
+/// The folder of containerd's state with one of Kubernetes' containers each.
+const TASKS: &str = "io.containerd.runtime.v2.task/k8s.io";
+/// The process that holds a pod's containers for containerd. It works in the folder of one of them.
+const SHIM: &str = "containerd-shim";
+/// Folders of containerd's that are looked into: there is one a node, also of nodes that are containers.
+const MAX_FOLDERS: usize = 16;
+/// All processes are looked through for shims at most so often.
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
+
+/// A node's runtimes, by their files.
+#[derive(Debug)]
+pub struct Runtimes {
+    root: PathBuf,
+    /// Folders of containerd's state elsewhere, as its shims show them.
+    folders: Vec<PathBuf>,
+    searched: Option<Instant>,
+}
+
+impl Runtimes {
+    /// Those below a host's root directory, and wherever containerd keeps its state.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), folders: Vec::new(), searched: None }
+    }
+
+    /// Reads what a runtime says of a container, by its id of 64 hex digits; `None` if none knows it.
+    pub fn container(&mut self, id: &str) -> Option<ContainerFact> {
+        let containerd =
+            |folder: &Path| json(&folder.join(id).join("config.json")).and_then(|spec| of_containerd(&spec));
+        let cri_o = |storage: &&str| {
+            let folder = self.root.join(storage).join("overlay-containers").join(id);
+            json(&folder.join("userdata/config.json")).and_then(|spec| of_cri_o(&spec))
+        };
+        let docker = || {
+            let folder = self.root.join(DOCKER).join("containers").join(id);
+            json(&folder.join("config.v2.json")).map(|container| of_docker(&container))
+        };
+        let usual = CONTAINERD.iter().find_map(|state| containerd(&self.root.join(state).join(TASKS)));
+        let found = usual.or_else(|| CRI_O.iter().find_map(cri_o)).or_else(docker);
+        let found = found.or_else(|| self.folders.iter().find_map(|folder| containerd(folder)));
+        if found.is_some() || self.searched.is_some_and(|searched| searched.elapsed() < SEARCH_EVERY) {
+            return found;
+        }
+        self.searched = Some(Instant::now());
+        self.folders = folders_of_shims();
+        self.folders.iter().find_map(|folder| containerd(folder))
+    }
+}
+
+/// Where shims work: `/proc/PID/cwd/..` leads there also from another mount namespace. Not of processes in pods, or of
+/// others than root: they could call themselves anything.
+fn folders_of_shims() -> Vec<PathBuf> {
+    let (mut folders, mut known) = (Vec::new(), BTreeSet::new());
+    for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+        let own = PathBuf::from(format!("/proc/{}", process.pid));
+        let is_shim = fs::read_to_string(own.join("comm")).is_ok_and(|comm| comm.trim_end() == SHIM);
+        if !is_shim || process.uid().ok() != Some(0) {
+            continue;
+        }
+        let cgroups = Cgroups::read(&fs::read_to_string(own.join("cgroup")).unwrap_or_default());
+        let folder = own.join("cwd/..");
+        if cgroups.member.pod.is_empty()
+            && let Ok(metadata) = folder.metadata()
+            && known.insert((metadata.dev(), metadata.ino()))
+        {
+            folders.push(folder);
+        }
+        if folders.len() == MAX_FOLDERS {
+            break;
+        }
+    }
+    folders
 }
 
 /// A file's content; `None` if it isn't there, is too large, or is something else.
