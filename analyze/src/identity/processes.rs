@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kfr_bundle::events::{PROCESS_EXEC, PROCESS_FORK, ProcessEvent};
+use kfr_bundle::events::{PROCESS_EXEC, PROCESS_FORK, ProcessEvent, SocketEvent};
 use kfr_bundle::facts::{ContainerFact, ProcessFact};
 use rustc_hash::FxHashMap;
 
@@ -36,6 +36,8 @@ pub struct Process {
 #[derive(Debug, Default)]
 pub struct Processes {
     all: FxHashMap<(u32, u32), Process>,
+    /// Owners of sockets: cgroup and command name as an event had them last.
+    owners: FxHashMap<(u32, u32), (u64, [u8; 16])>,
 }
 
 impl Processes {
@@ -88,8 +90,25 @@ impl Processes {
         }
     }
 
-    /// Says whose their cgroups were, of processes that `/proc` didn't show, or only before a runtime had moved them.
-    pub fn add_containers(&mut self, rows: &[(u32, ContainerFact)]) {
+    /// Notes the owner of a socket: all that is known of it where it was gone before anybody looked.
+    pub fn add_owner(&mut self, bundle: u32, event: &SocketEvent) {
+        if event.header.process != 0 {
+            self.owners.insert((bundle, event.header.process), (event.cgroup, event.comm));
+        }
+    }
+
+    /// Once all is added: says whose their cgroups were, of processes that `/proc` didn't show, or only before a runtime had
+    /// moved them.
+    pub fn finish(&mut self, rows: &[(u32, ContainerFact)]) {
+        for ((bundle, pid), (cgroup, comm)) in std::mem::take(&mut self.owners) {
+            let process = self.all.entry((bundle, pid)).or_insert_with(|| {
+                let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+                Process { pid, comm: String::from_utf8_lossy(name).into_owned(), ..Process::default() }
+            });
+            if process.cgroup == 0 {
+                process.cgroup = cgroup;
+            }
+        }
         let with_id = rows.iter().filter(|(_, row)| row.cgroup != 0);
         let by_cgroup: FxHashMap<_, _> = with_id.map(|(bundle, row)| ((*bundle, row.cgroup), row)).collect();
         for ((bundle, _), process) in &mut self.all {
@@ -205,13 +224,21 @@ mod tests {
         processes.add_fact(0, fact(22, 1, "runc", "/bin/runc", &["runc"]));
         processes.add_event(0, &event(22, 1, PROCESS_EXEC, 7));
         // Where cgroups have no ids (v1) a child is where its parent is.
+        let socket = |pid: u32, cgroup| SocketEvent {
+            header: EventHeader { process: pid, ..FromZeros::new_zeroed() },
+            cgroup,
+            ..FromZeros::new_zeroed()
+        };
+        processes.add_owner(0, &socket(11, 1));
         processes.add_event(0, &event(11, 10, PROCESS_FORK, 1));
+        // Nothing but a socket tells of it.
+        processes.add_owner(0, &socket(23, 7));
         let row = |cgroup, pod: &str| {
             (0, ContainerFact { cgroup, container: "c".into(), pod: pod.into(), ..Default::default() })
         };
-        processes.add_containers(&[row(7, "p"), row(0, "nobody's"), row(5, "runtime's")]);
+        processes.finish(&[row(7, "p"), row(0, "nobody's"), row(5, "runtime's")]);
         let of = |pid| processes.get(0, pid).map(|process| (process.container.as_str(), process.pod.as_str()));
-        assert_eq!([of(20), of(21), of(22)], [Some(("c", "p")); 3]);
+        assert_eq!([of(20), of(21), of(22), of(23)], [Some(("c", "p")); 4]);
         assert_eq!([of(10), of(11)], [Some(("outer", "")), Some(("outer", ""))]);
     }
 }

@@ -76,7 +76,7 @@ impl Facts {
             facts.read_one(number as u32, input, &mut objects, &mut containers);
         }
         facts.sockets.finish();
-        facts.processes.add_containers(&containers);
+        facts.processes.finish(&containers);
         facts.kube = Kube::new(objects);
         let node = |bundle: u32| inputs.get(bundle as usize).map_or("", |input| &input.reader.header().node);
         facts.kube.add_node_names(&containers, node);
@@ -145,6 +145,7 @@ impl Facts {
                             seen.add_one(row.header.cpu, row.header.sequence, row.header.time_ns);
                         }
                         self.sockets.add_identity(bundle, row, entry.address.row(number));
+                        self.processes.add_owner(bundle, row);
                     });
                 }
                 BlockKind::STATES => {

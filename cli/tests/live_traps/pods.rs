@@ -265,12 +265,16 @@ fn what_is_not_there_is_said_with_what_is() {
 #[test]
 fn a_container_that_lives_for_a_moment() {
     with_both_hooks(|hook| {
-        for (hierarchy, is_unified) in HIERARCHIES {
+        // By port alone no events of processes are recorded, only their sockets'.
+        let each = HIERARCHIES.iter().flat_map(|hierarchy| [false, true].map(|by_port| (*hierarchy, by_port)));
+        for ((hierarchy, is_unified), by_port) in each {
             let Some(node) = Node::new(hierarchy) else { continue };
             node.add_pod(1, "shop", "report-29384756-x2x4z");
-            let recording = Recording::start(hook, &["--host-root", node.root()]);
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
+            let wanted = port.to_string();
+            let options = ["--host-root", node.root(), "--port", &wanted];
+            let recording = Recording::start(hook, if by_port { &options } else { &options[..2] });
             for number in 1..=5 {
                 let container = node.add_container(1, number, "report");
                 let ask = format!(
