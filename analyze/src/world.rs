@@ -8,7 +8,7 @@ use kfr_bundle::events::{OFFSET_TCP, ROLE_UNKNOWN};
 
 use crate::Options;
 use crate::dump::request_line;
-use crate::identity::{End, Endpoint, Services, Socket, Transport};
+use crate::identity::{End, Endpoint, KnownBy, Services, Socket, Transport};
 use crate::join::{Connection, Connections};
 use crate::model::{Ledger, Metrics, Request};
 use crate::replay::{
@@ -219,6 +219,8 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
             return end;
         }
         let known_by = connection.translated.map(|(_, known_by)| known_by).or(connection.known_by);
+        // However sure the other end is: who that is stays a guess.
+        let known_by = end.known_by.filter(|known_by| *known_by == KnownBy::NodeNames).or(known_by);
         End { called: end.called.or(facts.kube.service_at(asked, time_ns)), known_by: known_by.or(end.known_by), ..end }
     };
     Ends { observer: own, other_as_server: other(true), other_as_client: other(false) }

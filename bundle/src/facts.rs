@@ -89,10 +89,54 @@ pub struct ProcessFact {
     pub cgroup: String,
     /// Container id found in the cgroup path (64 hex digits), empty if none.
     pub container: String,
+    /// UID of the pod found in the cgroup path, with dashes; of a static pod the 32 hex digits by which its node knows it.
+    /// Empty if none.
+    pub pod: String,
     /// systemd unit found in the cgroup path, empty if none.
     pub unit: String,
     /// Inode of its network namespace.
     pub netns_inode: u64,
+}
+
+/// What a container is to its pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerKind {
+    /// It holds the pod's namespaces and runs nothing of the user's (`pause`).
+    Sandbox,
+    /// One of the pod's own, init and ephemeral ones included; or one without a pod.
+    Container,
+    /// Nothing says.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// A row of a [`crate::BlockKind::CONTAINERS`] block: a container as the files of its node name it, without asking the
+/// Kubernetes API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerFact {
+    /// When it was looked up, `CLOCK_BOOTTIME` ns.
+    pub time_ns: u64,
+    /// Id of its cgroup (v2), as process and socket events have it; 0 where it was found by a process instead.
+    pub cgroup: u64,
+    /// Container id (64 hex digits); empty: the cgroup is the pod's own.
+    pub container: String,
+    /// UID of its pod, as in [`ProcessFact::pod`]; empty if it has none.
+    pub pod: String,
+    /// Namespace of the pod; empty where nothing says.
+    pub namespace: String,
+    /// Name of the pod; empty where nothing says.
+    pub pod_name: String,
+    /// Name of the container in its pod; of one without a pod its own.
+    pub name: String,
+    /// What it is to its pod.
+    pub kind: ContainerKind,
+    /// Image, as its runtime was asked for it.
+    pub image: String,
+    /// Whose files say so: `containerd`, `cri-o`, `docker`, `kubelet` (its log directories); empty: only ids are known.
+    pub source: String,
 }
 
 /// A row of a [`crate::BlockKind::HOST`] block: the host once a second. Counters are cumulative since boot.

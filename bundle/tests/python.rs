@@ -3,7 +3,7 @@
 use kfr_bundle::columns::{DataBlock, DataColumns};
 use kfr_bundle::events::{DatagramEvent, SocketEvent};
 use kfr_bundle::facts::{
-    CpuTimes, DiskCounters, HostSample, InterfaceCounters, LedgerFact, Manifest, ProbeFact, ProcessFact,
+    ContainerFact, CpuTimes, DiskCounters, HostSample, InterfaceCounters, LedgerFact, Manifest, ProbeFact, ProcessFact,
 };
 use kfr_bundle::rows::{Row, decode_rows, encode_rows};
 use kfr_bundle::{Block, BlockKind, FileHeader, MapWriter, Reader, Writer, to_named_map};
@@ -204,6 +204,7 @@ fn the_page_lists_the_columns_that_are_written() {
     keys("manifest", &named(&|row| to_named_map(&Manifest::default(), row).unwrap()));
     keys("manifest", &named(&|row| to_named_map(&ProbeFact::default(), row).unwrap()));
     keys("processes", &named(&|row| to_named_map(&ProcessFact::default(), row).unwrap()));
+    keys("containers", &named(&|row| to_named_map(&ContainerFact::default(), row).unwrap()));
     keys("host", &named(&|row| to_named_map(&HostSample::default(), row).unwrap()));
     keys("host", &named(&|row| to_named_map(&CpuTimes::default(), row).unwrap()));
     keys("host", &named(&|row| to_named_map(&DiskCounters::default(), row).unwrap()));

@@ -9,6 +9,7 @@ use kfr_bundle::events::{
 };
 use zerocopy::FromBytes;
 
+use crate::lookup::Seen;
 use crate::store::{Batch, Handle};
 
 /// A block is sealed at about this size (or a smaller one, where a file may be small): the larger, the more of what
@@ -29,8 +30,8 @@ pub struct Drain {
     sealed: Instant,
     seal_bytes: usize,
     store: Handle,
-    /// Processes to be looked up in `/proc`: `true` for those that began or changed, `false` for owners of sockets.
-    processes_seen: Vec<(u32, bool)>,
+    /// Processes that began or changed, or own sockets.
+    processes_seen: Vec<Seen>,
     /// Bytes taken from the ring since the last call of [`Drain::take_bytes`].
     bytes: usize,
     /// Records that are no event this version knows.
@@ -67,7 +68,7 @@ impl Drain {
             KIND_DATAGRAM => self.datagram(record),
             KIND_SOCKET => {
                 keep(&mut self.sockets, record, &mut self.unknown);
-                self.processes_seen.push((header.process, false));
+                self.processes_seen.extend(self.sockets.last().map(of_socket));
             }
             KIND_STATE => keep(&mut self.states, record, &mut self.unknown),
             KIND_TCP => keep(&mut self.tcp, record, &mut self.unknown),
@@ -76,7 +77,11 @@ impl Drain {
                 if let Some(event) = self.processes.last()
                     && (event.what == PROCESS_EXEC || event.what == PROCESS_FORK)
                 {
-                    self.processes_seen.push((event.header.process, true));
+                    self.processes_seen.push(Seen {
+                        process: event.header.process,
+                        cgroup: event.cgroup,
+                        changed: true,
+                    });
                 }
             }
             _ => self.unknown += 1,
@@ -108,7 +113,7 @@ impl Drain {
 
     /// Hands over sockets that a walk found.
     pub fn add_sockets(&mut self, sockets: Vec<SocketEvent>) {
-        self.processes_seen.extend(sockets.iter().map(|socket| (socket.header.process, false)));
+        self.processes_seen.extend(sockets.iter().map(of_socket));
         self.sockets.extend(sockets);
         self.seal_rows();
     }
@@ -155,8 +160,8 @@ impl Drain {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Processes to be looked up since the last call: `true` for those that began or changed.
-    pub fn take_processes(&mut self) -> Vec<(u32, bool)> {
+    /// Processes to be looked up since the last call.
+    pub fn take_processes(&mut self) -> Vec<Seen> {
         std::mem::take(&mut self.processes_seen)
     }
 
@@ -164,6 +169,10 @@ impl Drain {
     pub fn unknown(&self) -> u64 {
         self.unknown
     }
+}
+
+fn of_socket(socket: &SocketEvent) -> Seen {
+    Seen { process: socket.header.process, cgroup: socket.cgroup, changed: false }
 }
 
 fn keep<T: FromBytes>(rows: &mut Vec<T>, record: &[u8], unknown: &mut u64) {

@@ -4,20 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use crate::cgroup::tree::each_below;
 use crate::options::Options;
+use crate::selection::Selection;
 
 /// Where cgroup v2 is mounted: alone, or beside v1 (hybrid).
 const UNIFIED: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// Deepest cgroup nesting that is followed.
-const MAX_DEPTH: usize = 16;
+/// How often new cgroups of pods that were asked for are looked for, if that takes at most this share of a core ...
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+const FOLLOW_SHARE: u32 = 20;
+/// ... and how often at least.
+const FOLLOW_AT_LEAST: Duration = Duration::from_secs(1);
+/// How often a known one is looked into: cgroups below it are compared by its id, but for the walk at the end.
+const LOOK_INTO_EVERY: Duration = Duration::from_secs(1);
 
 /// What was asked to be recorded isn't there.
 #[derive(Debug)]
-pub struct NoSuchTarget(String);
+pub struct NoSuchTarget(pub(crate) String);
 
 impl std::fmt::Display for NoSuchTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,70 +67,84 @@ fn find_cgroup(name: &str) -> Result<Cgroup> {
     Err(NoSuchTarget(format!("no cgroup {name} below /sys/fs/cgroup")).into())
 }
 
-fn cgroups(options: &Options) -> Result<Vec<Cgroup>> {
-    options.cgroups.iter().map(|name| find_cgroup(name)).collect()
+/// What probes compare tasks with.
+#[derive(Debug, Default)]
+pub struct Filters {
+    /// Tasks are compared by process.
+    pub by_process: bool,
+    /// Tasks are compared by cgroup; never both.
+    pub by_cgroup: bool,
+    /// Processes asked for, those in cgroups asked for, and all their descendants.
+    pub processes: BTreeSet<u32>,
+    /// Ids of the cgroups asked for and of all below them.
+    pub cgroups: BTreeSet<u64>,
+    /// Pods and containers, of which more may appear.
+    pub selection: Option<Selection>,
 }
 
-/// True if probes have to compare cgroup ids.
-pub fn filters_by_cgroup_id(options: &Options) -> bool {
-    !filters_by_process(options)
-        && cgroups(options)
-            .is_ok_and(|all| !all.is_empty() && all.iter().all(|cgroup| matches!(cgroup, Cgroup::ById(_))))
-}
-
-/// True if probes have to compare process ids.
-pub fn filters_by_process(options: &Options) -> bool {
-    !options.processes.is_empty()
-        || cgroups(options).is_ok_and(|all| all.iter().any(|cgroup| matches!(cgroup, Cgroup::ByProcesses(_))))
-}
-
-/// Ids of the cgroups asked for and of all below them.
-///
-/// # Errors
-/// If a cgroup does not exist.
-pub fn cgroup_ids(options: &Options) -> Result<Vec<u64>> {
-    let mut ids = Vec::new();
-    for cgroup in cgroups(options)? {
-        if let Cgroup::ById(path) = cgroup {
-            each_below(&path, &mut |directory| {
-                // A cgroup's id is its directory's inode number (kernfs).
-                if let Ok(metadata) = fs::metadata(directory) {
-                    ids.push(metadata.ino());
-                }
-            });
+impl Filters {
+    /// Finds what is asked for.
+    ///
+    /// # Errors
+    /// [`NoSuchTarget`], if a process, a cgroup, or every pod or container that was named isn't there.
+    pub fn find(options: &Options) -> Result<Self> {
+        let mut selection = Selection::find(options)?;
+        let mut cgroups = options.cgroups.iter().map(|name| find_cgroup(name)).collect::<Result<Vec<_>>>()?;
+        if let Some(selection) = &mut selection {
+            let kind = if selection.is_unified() { Cgroup::ById } else { Cgroup::ByProcesses };
+            cgroups.extend(selection.cgroups().into_iter().map(kind));
         }
+        // Mixed with a filter by process, v2 cgroups are followed by process too.
+        let by_process =
+            !options.processes.is_empty() || cgroups.iter().any(|cgroup| matches!(cgroup, Cgroup::ByProcesses(_)));
+        let mut filters =
+            Self { by_process, by_cgroup: !by_process && !cgroups.is_empty(), selection, ..Self::default() };
+        for process in &options.processes {
+            if !Path::new(&format!("/proc/{process}")).exists() {
+                return Err(NoSuchTarget(format!("no process {process} on this machine")).into());
+            }
+            filters.processes.insert(*process);
+        }
+        for Cgroup::ById(path) | Cgroup::ByProcesses(path) in &cgroups {
+            if by_process {
+                filters.processes.extend(processes_in(path));
+            } else {
+                filters.cgroups.extend(ids_of(path));
+            }
+        }
+        add_descendants(&mut filters.processes);
+        Ok(filters)
     }
-    Ok(ids)
 }
 
-/// The processes asked for, those in v1 cgroups asked for, and all their descendants.
-///
-/// # Errors
-/// If a process or a cgroup does not exist.
-pub fn process_tree(options: &Options) -> Result<BTreeSet<u32>> {
-    let mut wanted = BTreeSet::new();
-    for process in &options.processes {
-        if !Path::new(&format!("/proc/{process}")).exists() {
-            return Err(NoSuchTarget(format!("no process {process} on this machine")).into());
-        }
-        wanted.insert(*process);
-    }
-    for cgroup in cgroups(options)? {
-        match cgroup {
-            Cgroup::ByProcesses(path) => each_below(&path, &mut |directory| {
-                let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-                wanted.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()));
-            }),
-            // Mixed with a filter by process, v2 cgroups are followed by process too.
-            Cgroup::ById(path) if filters_by_process(options) => each_below(&path, &mut |directory| {
-                let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-                wanted.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()));
-            }),
-            Cgroup::ById(_) => {}
-        }
-    }
+/// Ids of a cgroup and of all below it: their directories' inode numbers (kernfs).
+fn ids_of(path: &Path) -> Vec<u64> {
+    let mut ids: Vec<u64> = fs::metadata(path).map(|metadata| metadata.ino()).into_iter().collect();
+    each_below(path, &mut |_, id| {
+        ids.push(id);
+        true
+    });
+    ids
+}
+
+/// The processes in a cgroup and in all below it.
+fn processes_in(path: &Path) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut read = |directory: &Path| {
+        let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        found.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()));
+    };
+    read(path);
+    each_below(path, &mut |directory, _| {
+        read(directory);
+        true
+    });
+    found
+}
+
+fn add_descendants(wanted: &mut BTreeSet<u32>) {
     if wanted.is_empty() {
-        return Ok(wanted);
+        return;
     }
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for process in procfs::process::all_processes().into_iter().flatten().flatten() {
@@ -137,21 +162,62 @@ pub fn process_tree(options: &Options) -> Result<BTreeSet<u32>> {
             }
         }
     }
-    Ok(wanted)
 }
 
-/// Calls `each` for a directory and those below it.
-fn each_below(root: &Path, each: &mut dyn FnMut(&Path)) {
-    let mut queue = vec![(root.to_path_buf(), 0)];
-    while let Some((directory, depth)) = queue.pop() {
-        each(&directory);
-        if depth == MAX_DEPTH {
-            continue;
-        }
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                queue.push((entry.path(), depth + 1));
+/// Adds what appears of the pods and containers that were asked for to what the probes compare.
+pub struct Follower {
+    selection: Selection,
+    by_process: bool,
+    /// The probes' set of processes, or of cgroup ids.
+    map: MapHandle,
+    /// What was found last.
+    processes: BTreeSet<u32>,
+    cgroups: BTreeSet<u64>,
+    paths: BTreeSet<PathBuf>,
+    looked_into: Instant,
+}
+
+impl Follower {
+    /// Follows a selection; `map` is the set by which the probes compare.
+    pub fn new(selection: Selection, by_process: bool, map: MapHandle) -> Self {
+        let (processes, cgroups, paths) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { selection, by_process, map, processes, cgroups, paths, looked_into: Instant::now() }
+    }
+
+    /// Looks again and again, until told to stop.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        let mut next = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            if Instant::now() >= next {
+                let began = Instant::now();
+                self.follow();
+                next = began + (began.elapsed() * FOLLOW_SHARE).clamp(FOLLOW_EVERY, FOLLOW_AT_LEAST);
             }
+            thread::sleep(FOLLOW_EVERY / 4);
         }
+    }
+
+    fn follow(&mut self) {
+        let paths: BTreeSet<PathBuf> = self.selection.cgroups().into_iter().collect();
+        if self.by_process {
+            let now: BTreeSet<u32> = paths.iter().flat_map(|path| processes_in(path)).collect();
+            // The probes take out what ends and put in what is forked.
+            now.difference(&self.processes).for_each(|process| self.put(&process.to_ne_bytes()));
+            self.processes = now;
+            return;
+        }
+        if self.looked_into.elapsed() >= LOOK_INTO_EVERY {
+            self.looked_into = Instant::now();
+            self.paths.clear();
+        }
+        let found: BTreeSet<u64> = paths.difference(&self.paths).flat_map(|path| ids_of(path)).collect();
+        found.difference(&self.cgroups).for_each(|id| self.put(&id.to_ne_bytes()));
+        self.cgroups.extend(found);
+        self.paths = paths;
+    }
+
+    fn put(&self, key: &[u8]) {
+        // Refused when the set is full: then nothing more can be followed.
+        let _best_effort = self.map.update(key, &[1], MapFlags::ANY);
     }
 }

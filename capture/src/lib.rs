@@ -3,18 +3,23 @@
 //! The probes in `bpf/` write events into a ring; [`capture`] drains it on a timer, sorts events into columns and hands
 //! them to a thread that compresses and writes. Nothing is interpreted here: that is replay's part.
 
+pub mod cgroup;
 mod clock;
+mod containers;
 mod drain;
 mod filters;
 mod host;
 pub mod kube;
+mod lookup;
 mod options;
 mod preflight;
 mod probes;
 mod processes;
 mod recorder;
+mod selection;
 mod store;
 
+pub use containers::host_root;
 pub use filters::NoSuchTarget;
 pub use options::{Destination, MAX_PAYLOAD_LIMIT, MIN_MAX_SIZE, Options, SocketHook, WHOLE_REQUESTS_FROM};
 pub use preflight::{Preflight, preflight};

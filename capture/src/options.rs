@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::containers::host_root;
 use crate::kube::Cluster;
 
 /// Which tracepoints show the bytes that sockets move.
@@ -42,6 +43,14 @@ pub struct Options {
     pub processes: Vec<u32>,
     /// cgroups to record, as paths below the cgroup mount; empty: all.
     pub cgroups: Vec<String>,
+    /// Pods to record, by name, `NAMESPACE/NAME` or UID; empty: all.
+    pub pods: Vec<String>,
+    /// Namespaces whose pods are recorded; empty: all.
+    pub namespaces: Vec<String>,
+    /// Containers to record, by name or the beginning of their id; empty: all.
+    pub containers: Vec<String>,
+    /// Root of the node's files, which name its pods.
+    pub host_root: PathBuf,
     /// Ports (local or remote) to record; empty: all.
     pub ports: Vec<u16>,
     /// Bytes kept of one call.
@@ -77,6 +86,10 @@ impl Options {
             duration: None,
             processes: Vec::new(),
             cgroups: Vec::new(),
+            pods: Vec::new(),
+            namespaces: Vec::new(),
+            containers: Vec::new(),
+            host_root: host_root(),
             ports: Vec::new(),
             payload_limit: 4096,
             socket_hook: SocketHook::Auto,
@@ -92,7 +105,10 @@ impl Options {
     pub fn filters(&self) -> Vec<String> {
         let pids = self.processes.iter().map(|pid| format!("--pid {pid}"));
         let cgroups = self.cgroups.iter().map(|path| format!("--cgroup {path}"));
+        let pods = self.pods.iter().map(|pod| format!("--pod {pod}"));
+        let namespaces = self.namespaces.iter().map(|namespace| format!("--namespace {namespace}"));
+        let containers = self.containers.iter().map(|container| format!("--container {container}"));
         let ports = self.ports.iter().map(|port| format!("--port {port}"));
-        pids.chain(cgroups).chain(ports).collect()
+        pids.chain(cgroups).chain(pods).chain(namespaces).chain(containers).chain(ports).collect()
     }
 }

@@ -10,6 +10,7 @@ use kfr_bundle::facts::ProbeFact;
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, btf};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::filters::{Filters, Follower};
 use crate::options::{MAX_PAYLOAD_LIMIT, Options, SocketHook, WHOLE_REQUESTS_FROM};
 
 const SOCK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sock.bpf.o"));
@@ -150,6 +151,10 @@ pub struct Counters {
     pub asked: u64,
 }
 
+/// Maps of `bpf/emit.h`.
+const PROCESSES_FILTER: &str = "traced";
+const CGROUPS_FILTER: &str = "traced_cgroups";
+
 /// Bytes moved one way on a connection, without an answer, after which only lengths are kept, in multiples of the
 /// payload limit; counted anew every [`BULK_REFILL_NS`].
 const BULK_LIMIT_MESSAGES: u32 = 16;
@@ -164,6 +169,7 @@ pub struct Probes {
     hook: SocketHook,
     facts: Vec<ProbeFact>,
     control: Control,
+    filters: Filters,
 }
 
 impl Probes {
@@ -189,7 +195,8 @@ impl Probes {
             bail!("this kernel has no tracepoint {}; use --socket-hook auto", missing.tracepoint);
         }
         let image = if hook == SocketHook::Sock { SOCK } else { SYSCALL };
-        let config = config(options);
+        let filters = Filters::find(options)?;
+        let config = config(options, &filters);
         let mut facts = Vec::new();
         let probes: Vec<&Probe> = data.iter().chain(LIFECYCLE).collect();
         let socket = load_object(image, &probes, &has, &config, options, None, &mut facts)?;
@@ -202,7 +209,7 @@ impl Probes {
             load_object(PROCESS, &probes, &has, &config, options, Some(&socket), &mut facts).ok()
         };
         let control = Control { payload_limit: options.payload_limit, ..Control::default() };
-        let probes = Self { socket, process, links: Vec::new(), walk: None, hook, facts, control };
+        let probes = Self { socket, process, links: Vec::new(), walk: None, hook, facts, control, filters };
         probes.fill_filters(options)?;
         probes.write_control()?;
         Ok(probes)
@@ -360,16 +367,27 @@ impl Probes {
             let map = find_map(&self.socket, name).with_context(|| format!("the compiled probe has no map {name}"))?;
             map.update(key, &[1], MapFlags::ANY).with_context(|| format!("filling the filter {name}"))
         };
-        for process in crate::filters::process_tree(options)? {
-            put("traced", &process.to_ne_bytes())?;
+        for process in &self.filters.processes {
+            put(PROCESSES_FILTER, &process.to_ne_bytes())?;
         }
-        for cgroup in crate::filters::cgroup_ids(options)? {
-            put("traced_cgroups", &cgroup.to_ne_bytes())?;
+        for cgroup in &self.filters.cgroups {
+            put(CGROUPS_FILTER, &cgroup.to_ne_bytes())?;
         }
         for port in &options.ports {
             put("traced_ports", &port.to_ne_bytes())?;
         }
         Ok(())
+    }
+
+    /// What adds to the filters while more appears of what was asked for; once. `None` where nothing can appear.
+    ///
+    /// # Errors
+    /// If the descriptor of a filter can't be duplicated.
+    pub fn follower(&mut self) -> Result<Option<Follower>> {
+        let Some(selection) = self.filters.selection.take() else { return Ok(None) };
+        let name = if self.filters.by_process { PROCESSES_FILTER } else { CGROUPS_FILTER };
+        let map = find_map(&self.socket, name).with_context(|| format!("the compiled probe has no map {name}"))?;
+        Ok(Some(Follower::new(selection, self.filters.by_process, MapHandle::try_from(&map)?)))
     }
 
     /// Detaches every probe; what is in the ring stays readable.
@@ -378,15 +396,14 @@ impl Probes {
     }
 }
 
-fn config(options: &Options) -> Config {
-    let by_cgroup_id = crate::filters::filters_by_cgroup_id(options);
+fn config(options: &Options, filters: &Filters) -> Config {
     Config {
         ring_bytes: u64::from(options.buffer_bytes),
         bulk_refill_ns: BULK_REFILL_NS,
         own_process: std::process::id(),
         bulk_limit: options.payload_limit.saturating_mul(BULK_LIMIT_MESSAGES).max(65536),
-        filter_process: u32::from(crate::filters::filters_by_process(options)),
-        filter_cgroup: u32::from(by_cgroup_id),
+        filter_process: u32::from(filters.by_process),
+        filter_cgroup: u32::from(filters.by_cgroup),
         filter_port: u32::from(!options.ports.is_empty()),
         ask_mask: ask_mask(options),
     }

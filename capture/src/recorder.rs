@@ -1,7 +1,7 @@
 //! A capture from start to end.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,11 @@ use libbpf_rs::{RingBuffer, RingBufferBuilder};
 
 use crate::drain::Drain;
 use crate::kube::{Rows, Watcher};
+use crate::lookup::Lookup;
 use crate::options::{Destination, Options};
 use crate::probes::{Counters, Probes};
 use crate::store::{Batch, Handle, Store};
-use crate::{clock, host, processes};
+use crate::{clock, host};
 
 /// The ring is emptied this often; waking the reader for each event would halve the target's throughput.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
@@ -174,8 +175,9 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     store.send(Batch::Anchor(anchor));
     // With a filter, other people's command lines are none of the recording's business.
     let everybody = options.filters().is_empty();
+    let mut lookup = Lookup::new(store.clone(), &options.host_root);
     if everybody {
-        store.send(Batch::Processes(processes::snapshot(), true));
+        lookup.snapshot();
     }
     let drain = RefCell::new(Drain::new(store.clone(), options.max_size));
     let ring_map = probes.ring()?;
@@ -198,12 +200,17 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
         let sink = rows.clone();
         (Watcher::start(cluster, boot_id(), clock::boottime_ns, Arc::new(move |new| sink.add(new))), rows)
     });
-    let (process_sender, processes_seen) = mpsc::channel::<Vec<(u32, bool)>>();
+    let (process_sender, processes_seen) = mpsc::channel();
+    let mut follower = probes.follower()?;
     let stop_sampling = AtomicBool::new(false);
     let mut governor = Governor::new(options, probes.payload_limit());
     let (end, mut failure) = thread::scope(|scope| {
-        scope.spawn(|| sample_host(store, &stop_sampling));
-        scope.spawn(move || look_up_processes(store, &processes_seen, everybody));
+        let (lookup, stop_sampling) = (&mut lookup, &stop_sampling);
+        scope.spawn(move || sample_host(store, stop_sampling));
+        scope.spawn(move || lookup.run(&processes_seen));
+        if let Some(follower) = &mut follower {
+            scope.spawn(move || follower.run(stop_sampling));
+        }
         let started = Instant::now();
         let mut second = started;
         let end = loop {
@@ -267,8 +274,9 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     rest.seal();
     store.send(Batch::Host(Box::new(host::sample())));
     if everybody {
-        store.send(Batch::Processes(processes::snapshot(), true));
+        lookup.snapshot();
     }
+    lookup.name_the_rest();
     store.send(Batch::Anchor(clock::anchor()));
     store.send(Batch::Ledger(ledger(probes, store, rest.unknown())));
     manifest.ended_ns = ended_ns;
@@ -300,33 +308,6 @@ fn sample_host(store: &Handle, stop: &AtomicBool) {
         let next = Instant::now() + SECOND;
         while Instant::now() < next && !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-/// Reads `/proc` for processes that have just begun or own a recorded socket: only it knows their executable and
-/// container. `everybody`: all processes are listed at the start, so that owners of sockets are known already.
-fn look_up_processes(store: &Handle, seen: &mpsc::Receiver<Vec<(u32, bool)>>, everybody: bool) {
-    let mut known = BTreeSet::new();
-    if everybody {
-        known.extend(processes::pids());
-    }
-    for mut pids in seen {
-        pids.sort_unstable();
-        pids.dedup();
-        let mut facts = Vec::new();
-        for (pid, mut changed) in pids {
-            // With its parents, which tell a worker's server; a chain of processes ends at 1.
-            let mut next = pid;
-            while next > 1 && (std::mem::take(&mut changed) || !known.contains(&next)) {
-                let Some(fact) = processes::one(next) else { break };
-                known.insert(next);
-                next = fact.parent;
-                facts.push(fact);
-            }
-        }
-        if !facts.is_empty() {
-            store.send(Batch::Processes(facts, false));
         }
     }
 }

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
-use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
+use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::Anchor;
 use kfr_bundle::{Block, BlockKind, DataColumns, MapWriter, Row, Summary, WriteError, Writer, encode_rows};
@@ -41,6 +41,8 @@ pub enum Batch {
     ProcessEvents(Vec<ProcessEvent>),
     /// Processes from `/proc`; `true` for a list of all.
     Processes(Vec<ProcessFact>, bool),
+    /// Containers, as the node's files name them.
+    Containers(Vec<ContainerFact>),
     /// A host sample.
     Host(Box<HostSample>),
     /// A moment on several clocks.
@@ -224,6 +226,7 @@ fn last_event_ns(batch: &Batch) -> Option<u64> {
         Batch::Tcp(rows) => rows.iter().map(|row| row.header.time_ns).max(),
         Batch::ProcessEvents(rows) => rows.iter().map(|row| row.header.time_ns).max(),
         Batch::Processes(..)
+        | Batch::Containers(_)
         | Batch::Host(_)
         | Batch::Kube(_)
         | Batch::Anchor(_)
@@ -240,6 +243,7 @@ fn rows_of(batch: &Batch) -> u64 {
         Batch::Tcp(rows) => rows.len(),
         Batch::ProcessEvents(rows) => rows.len(),
         Batch::Processes(rows, _) => rows.len(),
+        Batch::Containers(rows) => rows.len(),
         Batch::Kube(rows) => rows.len(),
         Batch::Host(_) | Batch::Anchor(_) | Batch::Ledger(_) | Batch::Manifest(_) => 1,
     };
@@ -274,6 +278,7 @@ fn write(
         }
         Batch::Anchor(row) => write_rows(writer, most, BlockKind::ANCHORS, &[row], |row| row.boottime_ns),
         Batch::Processes(rows, all) => write_maps(writer, most, BlockKind::PROCESSES, &rows, |row| row.time_ns, all),
+        Batch::Containers(rows) => write_maps(writer, most, BlockKind::CONTAINERS, &rows, |row| row.time_ns, false),
         Batch::Kube(rows) => {
             for rows in rows.chunks(OBJECTS_A_BLOCK) {
                 if !write_maps(writer, most, BlockKind::KUBE, rows, |row| row.time_ns, false)? {

@@ -99,6 +99,20 @@ pub struct CaptureOptions {
     /// Record this cgroup and those below it only, as a path below /sys/fs/cgroup (repeatable)
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<String>,
+    /// Record this pod of the node only, by name or UID; also containers of it that start later (repeatable)
+    #[arg(long, value_name = "NAME|NAMESPACE/NAME|UID")]
+    pub pod: Vec<String>,
+    /// Record the node's pods in this namespace only; also pods that come later (repeatable)
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Vec<String>,
+    /// Record this container only, or those of this name, in the pods of --pod and --namespace if these are given; also
+    /// some that start later (repeatable)
+    #[arg(long, value_name = "ID|NAME")]
+    pub container: Vec<String>,
+    /// Root folder of the node, below which files name its pods [default: /, in a container with the host's processes
+    /// /proc/1/root]
+    #[arg(long, value_name = "DIR")]
+    pub host_root: Option<PathBuf>,
     /// Record sockets with this local or remote port only (repeatable)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,

@@ -165,6 +165,10 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
         duration: options.duration,
         processes: options.pid.clone(),
         cgroups: options.cgroup.clone(),
+        pods: options.pod.clone(),
+        namespaces: options.namespace.clone(),
+        containers: options.container.clone(),
+        host_root: options.host_root.clone().unwrap_or_else(kfr_capture::host_root),
         ports: options.port.clone(),
         payload_limit,
         socket_hook: match options.socket_hook {

@@ -79,6 +79,15 @@ pub fn pods(objects: &Objects, kube: &Kube, changes: &mut Vec<Change>) -> Vec<Po
         }
         pods.push(pod);
     }
+    // Those that only their node named.
+    let named = kube.pods().iter().skip(pods.len()).map(|pod| Pod {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        workload: pod.workload,
+        node: pod.node.clone(),
+        ..Pod::default()
+    });
+    pods.extend(named);
     pods
 }
 

@@ -288,15 +288,15 @@ pub fn of_set(life: &Life, objects: &Objects) -> (Vec<Revision>, Vec<Rollout>) {
         let of_pods =
             made.filter_map(|pod| pod.states.last()).map(|(_, pod)| revision(pod)).find(|name| !name.is_empty());
         let told = read::text(state, &["status", "updateRevision"]).filter(|_| first);
-        let later = spans.iter().filter(|(later_ns, _, later)| {
+        let mut later = spans.iter().rev().filter(|(later_ns, _, later)| {
             later_ns >= from_ns && later.get("spec").and_then(|spec| spec.get("template")) == Some(template)
         });
         let generation = read::number(state, &["metadata", "generation"]).unwrap_or(0);
-        let updated = later.filter_map(|(_, _, later)| {
+        let updated = later.find_map(|(_, _, later)| {
             let seen = read::number(later, &["status", "observedGeneration"]).unwrap_or(0) >= generation;
             read::text(later, &["status", "updateRevision"]).filter(|_| seen)
         });
-        let name = updated.last().or(told).or(of_pods).map_or_else(|| format!("generation {generation}"), String::from);
+        let name = updated.or(told).or(of_pods).map_or_else(|| format!("generation {generation}"), String::from);
         starts.push(Start { at_ns: *from_ns, number: None, name, template });
     }
     rollouts(starts, |start, next_ns| {

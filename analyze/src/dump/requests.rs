@@ -4,7 +4,7 @@ use kfr_protocols::{Flags, REGISTRY, Status};
 use serde::Serialize;
 
 use crate::World;
-use crate::identity::{End, Endpoint, ServiceKind, Socket};
+use crate::identity::{End, Endpoint, KnownBy, ServiceKind, Socket};
 use crate::model::{Request, mask_path};
 use crate::replay::KeyedLine;
 
@@ -24,7 +24,7 @@ pub struct PeerRecord {
     /// Container id, where it is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Pod, as `namespace/name`, where Kubernetes says so.
+    /// Pod, as `namespace/name`, where Kubernetes or files of its node say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// Service that it is counted under.
@@ -33,7 +33,7 @@ pub struct PeerRecord {
     /// Node, where it was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// How the two ends were matched.
+    /// How the two ends were matched, or who this one is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known_by: Option<&'static str>,
 }
@@ -72,7 +72,8 @@ pub fn peer_records(world: &World, connection: u32, observer_is_client: bool) ->
     let answered = world.translated(connection).map(|socket| &socket.remote);
     let local = client.map(|own| &own.local).or(server.map(|other| &other.remote)).unwrap_or(&nowhere);
     let remote = server.map(|own| &own.local).or(answered).or(client.map(|other| &other.remote)).unwrap_or(&nowhere);
-    let client_end = End { known_by: None, ..client_end };
+    let guessed = client_end.known_by.filter(|known_by| *known_by == KnownBy::NodeNames);
+    let client_end = End { known_by: guessed, ..client_end };
     (peer_record(world, client, local, client_end), peer_record(world, server, remote, server_end))
 }
 

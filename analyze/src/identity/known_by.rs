@@ -1,6 +1,6 @@
 //! How something is known, said wherever it is shown.
 
-/// How the two ends of a connection were matched.
+/// How the two ends of a connection were matched, or who is at one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KnownBy {
     /// Both initial sequence numbers agree: the same bytes, whatever addresses were translated in between.
@@ -11,6 +11,8 @@ pub enum KnownBy {
     UnixPeer,
     /// A pod had the address at that time.
     PodAddress,
+    /// Files of its node name the pod; its workload is guessed from the name.
+    NodeNames,
     /// It was the only one behind the Service's address, or all that were are of one workload.
     EndpointSlice,
 }
@@ -23,6 +25,7 @@ impl KnownBy {
             Self::Address => "address",
             Self::UnixPeer => "unix_peer",
             Self::PodAddress => "pod_address",
+            Self::NodeNames => "node_names",
             Self::EndpointSlice => "endpoint_slice",
         }
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kfr_bundle::events::{PROCESS_EXEC, PROCESS_FORK, ProcessEvent};
-use kfr_bundle::facts::ProcessFact;
+use kfr_bundle::events::{PROCESS_EXEC, PROCESS_FORK, ProcessEvent, SocketEvent};
+use kfr_bundle::facts::{ContainerFact, ProcessFact};
 use rustc_hash::FxHashMap;
 
 /// What is known of a process.
@@ -21,8 +21,14 @@ pub struct Process {
     pub arguments: Vec<String>,
     /// Container id; empty if none.
     pub container: String,
+    /// UID of its pod, as its cgroup's path has it; empty if none.
+    pub pod: String,
     /// systemd unit; empty if none.
     pub unit: String,
+    /// Whether `/proc` showed it: it ended before that otherwise.
+    pub looked_up: bool,
+    /// Id of the cgroup (v2) that an event of its own named last.
+    pub cgroup: u64,
 }
 
 /// Processes by (bundle, pid). A pid that is reused within a capture keeps its latest program: requests of a capture
@@ -30,6 +36,8 @@ pub struct Process {
 #[derive(Debug, Default)]
 pub struct Processes {
     all: FxHashMap<(u32, u32), Process>,
+    /// Owners of sockets: cgroup and command name as an event had them last.
+    owners: FxHashMap<(u32, u32), (u64, [u8; 16])>,
 }
 
 impl Processes {
@@ -46,7 +54,9 @@ impl Processes {
         process.parent = fact.parent;
         keep(fact.comm, &mut process.comm);
         keep(fact.executable, &mut process.executable);
+        process.looked_up = true;
         keep(fact.container, &mut process.container);
+        keep(fact.pod, &mut process.pod);
         keep(fact.unit, &mut process.unit);
         if !fact.arguments.is_empty() {
             process.arguments = fact.arguments;
@@ -56,6 +66,12 @@ impl Processes {
     /// Adds an exec or fork.
     pub fn add_event(&mut self, bundle: u32, event: &ProcessEvent) {
         let pid = event.header.process;
+        // A child begins where its parent is, and a runtime moves it before it runs the container's program.
+        if event.what != PROCESS_FORK
+            && let Some(process) = self.all.get_mut(&(bundle, pid))
+        {
+            process.cgroup = event.cgroup;
+        }
         if event.what != PROCESS_EXEC && event.what != PROCESS_FORK {
             return;
         }
@@ -64,13 +80,42 @@ impl Processes {
         let process = self.all.entry((bundle, pid)).or_insert_with(|| {
             // Until it runs another program, a child is what its parent is.
             let inherited = parent.unwrap_or_default();
-            Process { pid, parent: event.parent, ..inherited }
+            Process { pid, parent: event.parent, looked_up: false, cgroup: event.cgroup, ..inherited }
         });
         process.comm = comm.unwrap_or_default();
         if event.what == PROCESS_EXEC {
             let used = event.arguments.get(..usize::from(event.arguments_length)).unwrap_or_default();
             let arguments = used.split(|byte| *byte == 0).filter(|argument| !argument.is_empty());
             process.arguments = arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect();
+        }
+    }
+
+    /// Notes the owner of a socket: all that is known of it where it was gone before anybody looked.
+    pub fn add_owner(&mut self, bundle: u32, event: &SocketEvent) {
+        if event.header.process != 0 {
+            self.owners.insert((bundle, event.header.process), (event.cgroup, event.comm));
+        }
+    }
+
+    /// Once all is added: says whose their cgroups were, of processes that `/proc` didn't show, or only before a runtime had
+    /// moved them.
+    pub fn finish(&mut self, rows: &[(u32, ContainerFact)]) {
+        for ((bundle, pid), (cgroup, comm)) in std::mem::take(&mut self.owners) {
+            let process = self.all.entry((bundle, pid)).or_insert_with(|| {
+                let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+                Process { pid, comm: String::from_utf8_lossy(name).into_owned(), ..Process::default() }
+            });
+            if process.cgroup == 0 {
+                process.cgroup = cgroup;
+            }
+        }
+        let with_id = rows.iter().filter(|(_, row)| row.cgroup != 0);
+        let by_cgroup: FxHashMap<_, _> = with_id.map(|(bundle, row)| ((*bundle, row.cgroup), row)).collect();
+        for ((bundle, _), process) in &mut self.all {
+            let is_known = process.looked_up && !(process.container.is_empty() && process.pod.is_empty());
+            if !is_known && let Some(row) = by_cgroup.get(&(*bundle, process.cgroup)) {
+                (process.container, process.pod) = (row.container.clone(), row.pod.clone());
+            }
         }
     }
 
@@ -129,6 +174,9 @@ impl Processes {
 
 #[cfg(test)]
 mod tests {
+    use kfr_bundle::events::EventHeader;
+    use zerocopy::FromZeros;
+
     use super::*;
 
     fn fact(process: u32, parent: u32, comm: &str, executable: &str, arguments: &[&str]) -> ProcessFact {
@@ -156,5 +204,41 @@ mod tests {
         assert_eq!(processes.program(0, 11).as_deref(), Some("nginx"));
         assert_eq!(processes.program(0, 20).as_deref(), Some("app.py"));
         assert_eq!(processes.program(0, 99), None);
+    }
+
+    #[test]
+    fn a_process_that_proc_never_showed_is_in_the_container_of_its_cgroup() {
+        let event = |pid: u32, parent: u32, what, cgroup| ProcessEvent {
+            header: EventHeader { process: pid, ..FromZeros::new_zeroed() },
+            parent,
+            what,
+            cgroup,
+            ..FromZeros::new_zeroed()
+        };
+        let mut processes = Processes::default();
+        processes.add_fact(0, ProcessFact { container: "outer".into(), ..fact(10, 1, "sh", "/bin/sh", &["sh"]) });
+        // A runtime forks it in its own cgroup, moves it and has it run the container's program.
+        processes.add_event(0, &event(20, 1, PROCESS_FORK, 5));
+        processes.add_event(0, &event(20, 1, PROCESS_EXEC, 7));
+        processes.add_event(0, &event(21, 20, PROCESS_FORK, 7));
+        processes.add_fact(0, fact(22, 1, "runc", "/bin/runc", &["runc"]));
+        processes.add_event(0, &event(22, 1, PROCESS_EXEC, 7));
+        // Where cgroups have no ids (v1) a child is where its parent is.
+        let socket = |pid: u32, cgroup| SocketEvent {
+            header: EventHeader { process: pid, ..FromZeros::new_zeroed() },
+            cgroup,
+            ..FromZeros::new_zeroed()
+        };
+        processes.add_owner(0, &socket(11, 1));
+        processes.add_event(0, &event(11, 10, PROCESS_FORK, 1));
+        // Nothing but a socket tells of it.
+        processes.add_owner(0, &socket(23, 7));
+        let row = |cgroup, pod: &str| {
+            (0, ContainerFact { cgroup, container: "c".into(), pod: pod.into(), ..Default::default() })
+        };
+        processes.finish(&[row(7, "p"), row(0, "nobody's"), row(5, "runtime's")]);
+        let of = |pid| processes.get(0, pid).map(|process| (process.container.as_str(), process.pod.as_str()));
+        assert_eq!([of(20), of(21), of(22), of(23)], [Some(("c", "p")); 4]);
+        assert_eq!([of(10), of(11)], [Some(("outer", "")), Some(("outer", ""))]);
     }
 }

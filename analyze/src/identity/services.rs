@@ -95,7 +95,7 @@ impl Services {
         let mut services = Self::default();
         let mut named: BTreeMap<(ServiceKind, String, Option<u32>), Pids> = BTreeMap::new();
         for (&(bundle, pid), socket) in &owners {
-            let pod = processes.get(bundle, pid).and_then(|process| kube.pod_of_container(&process.container));
+            let pod = processes.get(bundle, pid).and_then(|process| kube.pod_of_process(process));
             let workload = pod.and_then(|pod| kube.pod(pod)).map(|pod| kube.workload_name(pod.workload));
             let (kind, name, of) = match workload {
                 Some(name) => (ServiceKind::Workload, name.to_string(), None),
@@ -135,8 +135,9 @@ impl Services {
     pub fn end_of_socket(&self, socket: &Socket, processes: &Processes, kube: &Kube) -> Option<End> {
         let service = self.of_process(socket.id.0, socket.process)?;
         let process = processes.get(socket.id.0, socket.process);
-        let pod = process.and_then(|process| kube.pod_of_container(&process.container));
-        Some(End { service, pod, ..End::default() })
+        let pod = process.and_then(|process| kube.pod_of_process(process));
+        let is_guess = pod.and_then(|pod| kube.pod(pod)).is_some_and(|pod| pod.by_node);
+        Some(End { service, pod, known_by: is_guess.then_some(KnownBy::NodeNames), ..End::default() })
     }
 
     /// The end that had an address at a moment, where nobody recorded the socket there.

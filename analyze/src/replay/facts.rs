@@ -1,7 +1,7 @@
 //! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
 
 use kfr_bundle::events::{DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, SocketEvent, StateEvent, TcpEvent};
-use kfr_bundle::facts::{HostSample, LedgerFact, Manifest, ProcessFact};
+use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::{Anchor, row_numbers};
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
@@ -77,19 +77,28 @@ impl Facts {
     /// Reads them from the bundles.
     pub fn read(inputs: &[Input]) -> Self {
         let mut facts = Self::default();
-        let mut objects = Vec::new();
+        let (mut objects, mut containers) = (Vec::new(), Vec::new());
         for (number, input) in inputs.iter().enumerate() {
-            facts.read_one(number as u32, input, &mut objects);
+            facts.read_one(number as u32, input, &mut objects, &mut containers);
         }
         facts.sockets.finish();
+        facts.processes.finish(&containers);
         let blind = blind_times(&objects);
         let objects = Objects::new(objects);
         facts.kube = Kube::new(&objects, blind);
+        let node = |bundle: u32| inputs.get(bundle as usize).map_or("", |input| &input.reader.header().node);
+        facts.kube.add_node_names(&containers, node);
         facts.cluster = Cluster::new(&objects, &facts.kube, facts.window().unwrap_or_default());
         facts
     }
 
-    fn read_one(&mut self, bundle: u32, input: &Input, objects: &mut Vec<(u32, KubeFact)>) {
+    fn read_one(
+        &mut self,
+        bundle: u32,
+        input: &Input,
+        objects: &mut Vec<(u32, KubeFact)>,
+        containers: &mut Vec<(u32, ContainerFact)>,
+    ) {
         let mut node = NodeFacts { name: input.reader.header().node.clone(), ..NodeFacts::default() };
         let first_object = objects.len();
         let mut anchors = Vec::new();
@@ -131,6 +140,11 @@ impl Facts {
                     each_map(input, entry, &mut bad, |row: KubeFact| objects.push((bundle, row)));
                     node.malformed += bad;
                 }
+                BlockKind::CONTAINERS => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: ContainerFact| containers.push((bundle, row)));
+                    node.malformed += bad;
+                }
                 BlockKind::ANCHORS => each_row(input, entry, &mut node.malformed, |row: &Anchor, _| anchors.push(*row)),
                 BlockKind::SOCKETS => {
                     let seen = &mut node.seen;
@@ -140,6 +154,7 @@ impl Facts {
                             seen.add_one(row.header.cpu, row.header.sequence, row.header.time_ns);
                         }
                         self.sockets.add_identity(bundle, row, entry.address.row(number));
+                        self.processes.add_owner(bundle, row);
                     });
                 }
                 BlockKind::STATES => {

@@ -9,6 +9,7 @@ mod filters;
 mod kernel_paths;
 mod live;
 mod messages;
+mod pods;
 mod pressure;
 mod processes;
 mod sockets;

@@ -25,15 +25,20 @@ impl Kube {
         for spans in kube.by_ip.values_mut() {
             spans.sort_by_key(|span| (span.from_ns, span.to_ns, span.what));
         }
+        kube.name_workloads();
+        kube
+    }
+
+    /// Names the workloads, so that no two are called the same.
+    pub(super) fn name_workloads(&mut self) {
         let plain = |workload: &Workload| format!("{}/{}", workload.namespace, workload.name);
         let mut same = BTreeMap::<_, u32>::new();
-        kube.workloads.iter().for_each(|workload| *same.entry(plain(workload)).or_default() += 1);
+        self.workloads.iter().for_each(|workload| *same.entry(plain(workload)).or_default() += 1);
         let name = |workload: &Workload| match plain(workload) {
             name if same.get(&name).is_some_and(|count| *count > 1) => format!("{name} ({})", workload.kind),
             name => name,
         };
-        kube.workload_names = kube.workloads.iter().map(name).collect();
-        kube
+        self.workload_names = self.workloads.iter().map(name).collect();
     }
 
     fn add_pods(&mut self, objects: &Objects) {
@@ -71,11 +76,17 @@ impl Kube {
                     }
                 }
             }
+            // Of a pod from a file the API has a copy, and the node another id.
+            let hash = read::text(state, &["metadata", "annotations", "kubernetes.io/config.hash"]);
+            for uid in [Some(&*life.uid), hash].into_iter().flatten().filter(|uid| !uid.is_empty()) {
+                self.by_uid.insert(uid.to_string(), number);
+            }
             self.pods.push(Pod {
                 namespace: life.namespace.clone(),
                 name: life.name.clone(),
                 workload: index,
                 node: read::text(state, &["spec", "nodeName"]).unwrap_or_default().to_string(),
+                by_node: false,
             });
         }
     }

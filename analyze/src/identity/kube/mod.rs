@@ -1,6 +1,7 @@
 //! Kubernetes: which pod, Service or node an address, container or process was, at a moment.
 
 mod build;
+mod node_names;
 mod objects;
 mod owners;
 pub mod read;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
+use super::processes::Process;
 use super::sockets::Endpoint;
 pub use build::blind_times;
 pub use objects::{Life, Objects};
@@ -27,6 +29,8 @@ pub struct Pod {
     pub workload: u32,
     /// Name of its node; empty where it has none yet.
     pub node: String,
+    /// Only files of its node name it: its workload is a guess.
+    pub by_node: bool,
 }
 
 /// A Service.
@@ -95,6 +99,8 @@ pub struct Kube {
     by_ip: FxHashMap<IpAddr, Vec<Span<Who>>>,
     by_node_port: FxHashMap<u16, Vec<Span<u32>>>,
     by_container: FxHashMap<String, u32>,
+    /// Pods by UID; static ones also by the hash that their node has for one.
+    by_uid: FxHashMap<String, u32>,
     slices: FxHashMap<(String, String), Vec<Span<Slice>>>,
     blind: Vec<Blind>,
 }
@@ -138,6 +144,12 @@ impl Kube {
     /// All pods, by number.
     pub fn pods(&self) -> &[Pod] {
         &self.pods
+    }
+
+    /// The pod that a process is in: that of its container, else that of its cgroup. The API names the containers of a
+    /// pod's present and last run, and no sandbox.
+    pub fn pod_of_process(&self, process: &Process) -> Option<u32> {
+        self.pod_of_container(&process.container).or_else(|| self.by_uid.get(&process.pod).copied())
     }
 
     /// A pod.
