@@ -61,6 +61,8 @@ pub enum Command {
     Capture(CaptureOptions),
     /// Make a bundle of a packet capture
     Import(ImportOptions),
+    /// Join bundles, as those of several nodes, into one file that replays as they do together
+    Merge(MergeOptions),
     /// Replay every capture in a folder and compare its requests with the golden ones beside it
     Check(CheckArguments),
     /// Show what a bundle holds
@@ -147,6 +149,19 @@ pub struct ImportOptions {
     #[arg(long, value_name = "DIR")]
     pub kube: Option<PathBuf>,
     /// Where the bundle goes: a file, no device, pipe or link; `-` is standard output
+    #[arg(short, long, value_name = "F.kfr")]
+    pub output: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeOptions {
+    /// Bundles
+    #[arg(required = true, value_name = "F.kfr")]
+    pub bundles: Vec<PathBuf>,
+    /// Where they go: a file, no device, pipe or link; `-` is standard output
     #[arg(short, long, value_name = "F.kfr")]
     pub output: PathBuf,
     /// Replace an existing file

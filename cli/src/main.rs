@@ -7,6 +7,7 @@ mod check;
 mod exit;
 mod import;
 mod inspect;
+mod merge;
 mod replay;
 mod target;
 mod terminal;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         #[cfg(all(target_os = "linux", feature = "capture"))]
         Command::Capture(options) => capture::capture(&options, terminal),
         Command::Import(options) => import::import(&options, terminal),
+        Command::Merge(options) => merge::merge(&options, terminal),
         Command::Check(options) => check::check(&options, terminal, arguments.verbose, arguments.quiet),
         Command::Info(options) => inspect::info(&options),
         Command::Verify(options) => inspect::verify(&options),
