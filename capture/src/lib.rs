@@ -4,6 +4,7 @@
 //! them to a thread that compresses and writes. Nothing is interpreted here: that is replay's part.
 
 mod clock;
+pub mod cluster;
 mod drain;
 mod filters;
 mod host;

@@ -58,6 +58,8 @@ pub struct Options {
     pub max_cpu_percent: u32,
     /// The Kubernetes cluster that is asked; `None`: none.
     pub kube: Option<Cluster>,
+    /// Name of this node; `None`: the host's.
+    pub node_name: Option<String>,
 }
 
 /// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
@@ -85,6 +87,7 @@ impl Options {
             max_memory: 128 << 20,
             max_cpu_percent: 10,
             kube: None,
+            node_name: None,
         }
     }
 

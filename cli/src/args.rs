@@ -59,6 +59,10 @@ pub enum Command {
     /// Record what the kernel sees into a bundle
     #[cfg(all(target_os = "linux", feature = "capture"))]
     Capture(CaptureOptions),
+    /// What the pods of a cluster capture run
+    #[cfg(all(target_os = "linux", feature = "capture"))]
+    #[command(hide = true, subcommand)]
+    Node(NodeCommand),
     /// Make a bundle of a packet capture
     Import(ImportOptions),
     /// Join bundles, as those of several nodes, into one file that replays as they do together
@@ -126,6 +130,80 @@ pub struct CaptureOptions {
     /// CPU that the recorder may use, of one core; above it less payload is kept
     #[arg(long, default_value = "10%", value_parser = percent, value_name = "PERCENT")]
     pub max_cpu: u32,
+    /// Name of this node in the bundle [default: the host's]
+    #[arg(long, value_name = "NAME", conflicts_with = "cluster")]
+    pub node_name: Option<String>,
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+}
+
+/// Recording a whole cluster.
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Whole clusters")]
+pub struct ClusterOptions {
+    /// Record every node of the cluster that --kube names, with a pod on each, into one file
+    #[arg(long)]
+    pub cluster: bool,
+    /// Nodes with these labels only, as in `zone=a,disk!=slow`
+    #[arg(long, value_name = "SELECTOR", requires = "cluster")]
+    pub nodes: Option<String>,
+    /// Pods in this namespace only (repeatable)
+    #[arg(short, long, value_name = "NAMESPACE", requires = "cluster")]
+    pub namespace: Vec<String>,
+    /// Container image with this program, of deploy/Containerfile
+    #[arg(long, requires = "cluster")]
+    pub image: Option<String>,
+    /// Namespace that the recording pods are put in [default: the context's]
+    #[arg(long, value_name = "NAMESPACE", requires = "cluster")]
+    pub run_in: Option<String>,
+    /// How long pods may take to start; recording begins on all nodes at once, without those that are late
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
+    pub ready_timeout: Duration,
+    /// Give the pods all privileges, where a runtime doesn't know the capabilities they need
+    #[arg(long, requires = "cluster")]
+    pub privileged: bool,
+    /// Print what would be created as YAML (`-o yaml` may be said), and create nothing
+    #[arg(long, requires = "cluster")]
+    pub dry_run: bool,
+}
+
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Wait to be told to begin, record, keep the bundle
+    Run {
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long, value_parser = duration)]
+        wait: Duration,
+        #[arg(long, value_parser = duration)]
+        hold: Duration,
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Begin recording
+    Begin {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// End recording early
+    End {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// Write the bundle to standard output
+    Send {
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long, default_value = "0")]
+        from: u64,
+    },
+    /// The bundle is fetched
+    Fetched {
+        #[arg(long)]
+        folder: PathBuf,
+    },
 }
 
 #[cfg(all(target_os = "linux", feature = "capture"))]
