@@ -151,18 +151,30 @@ impl Cluster {
             return Err("the stream has no output".to_string());
         };
         let mut buffer = vec![0; STREAM_BYTES];
+        let mut status = std::pin::pin!(status);
+        let mut ended = None;
         loop {
-            let read = tokio::time::timeout(SILENCE, stdout.read(&mut buffer)).await;
-            match read.map_err(|_| format!("silent for {} s", SILENCE.as_secs()))? {
-                Ok(0) => break,
-                Ok(length) => {
-                    each(buffer.get(..length).unwrap_or_default()).map_err(|error| error.to_string())?;
-                }
-                Err(error) => return Err(error.to_string()),
+            tokio::select! {
+                biased;
+                read = stdout.read(&mut buffer) => match read {
+                    Ok(0) => break,
+                    Ok(length) => {
+                        each(buffer.get(..length).unwrap_or_default()).map_err(|error| error.to_string())?;
+                    }
+                    Err(error) => return Err(error.to_string()),
+                },
+                // Of a connection that breaks off, the output has no end; only this tells.
+                status = &mut status, if ended.is_none() => match status {
+                    Some(status) => ended = Some(status),
+                    None => return Err("the stream broke off".to_string()),
+                },
+                () = tokio::time::sleep(SILENCE) => return Err(format!("silent for {} s", SILENCE.as_secs())),
             }
         }
-        let status = tokio::time::timeout(TIMEOUT, status).await.ok().flatten();
-        let status = status.ok_or("the stream broke off")?;
+        let status = match ended {
+            Some(status) => status,
+            None => tokio::time::timeout(TIMEOUT, status).await.ok().flatten().ok_or("the stream broke off")?,
+        };
         if status.status.as_deref() == Some("Success") {
             return Ok(());
         }

@@ -157,7 +157,7 @@ fn nodes_that_fail_are_told_and_the_others_kept() {
     assert_eq!(output.status.code(), Some(3), "{told}");
     for expected in [
         "evicted: ",
-        "low on resource: memory.; what arrived is kept (cut off",
+        "low on resource: memory.; what arrived is kept (damaged",
         "unpulled: not recorded: not ready within 4 s: ImagePullBackOff",
         "silent: not recorded: not ready within 4 s: its node has not started the pod",
         "forbidden: not recorded: not ready within 4 s: Error creating: pods \"kfr\" is forbidden: violates PodSecurity",
@@ -167,7 +167,7 @@ fn nodes_that_fail_are_told_and_the_others_kept() {
         assert!(told.contains(expected), "{expected}\n{told}");
     }
     let parts = parts(&folder.path().join("incident.kfr"));
-    let expected = [("good", "whole"), ("evicted", "cut_off"), ("", "whole")];
+    let expected = [("good", "whole"), ("evicted", "damaged"), ("", "whole")];
     assert_eq!(parts, expected.map(|(name, condition)| (name.to_string(), condition.to_string())));
     assert_clean(&cluster, folder.path());
 }
