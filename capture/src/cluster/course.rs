@@ -90,10 +90,13 @@ pub async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, String>) -> Re
     }
 }
 
-/// Runs a command that says nothing in a node's pod.
-pub async fn command(cluster: &Cluster, node: &Node, command: &str) -> Result<(), String> {
+/// Runs a command that says nothing in a node's pod; why the pod is gone, if that is why it can't be.
+pub async fn command(cluster: &Cluster, node: &Node, run: &str, command: &str) -> Result<(), String> {
     let pod = node.pod.clone().ok_or("it has no pod")?;
-    patiently(async || cluster.exec(&pod, &[command], |_| Ok(())).await).await
+    match patiently(async || cluster.exec(&pod, &[command], |_| Ok(())).await).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(gone(cluster, node, run).await.unwrap_or(error)),
+    }
 }
 
 /// What came of fetching a bundle.

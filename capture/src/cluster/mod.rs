@@ -356,13 +356,13 @@ impl<'a> Run<'a> {
     }
 
     async fn begin(&mut self) {
+        let run = self.run.clone();
         self.each(
             AT_ONCE,
             |node| node.ready,
-            |connection, node| async move {
-                course::command(&connection, &node, "begin")
-                    .await
-                    .map_err(|error| format!("it can't be begun: {error}"))
+            |connection, node| {
+                let run = run.clone();
+                async move { course::command(&connection, &node, &run, "begin").await }
             },
         )
         .await;
@@ -384,13 +384,17 @@ impl<'a> Run<'a> {
             self.pause(left.min(POLL), 0).await;
             if self.interrupts() > 0 {
                 (self.tell)("", "recording is ended; what there is will be fetched (Ctrl-C once more gives it up)");
+                let run = self.run.clone();
                 self.each(
                     AT_ONCE,
                     |node| node.recording,
-                    |connection, node| async move {
-                        // Without it the node records to its end; fetching waits for that.
-                        let _best_effort = course::command(&connection, &node, "end").await;
-                        Ok(())
+                    |connection, node| {
+                        let run = run.clone();
+                        async move {
+                            // Without it the node records to its end; fetching waits for that.
+                            let _best_effort = course::command(&connection, &node, &run, "end").await;
+                            Ok(())
+                        }
                     },
                 )
                 .await;

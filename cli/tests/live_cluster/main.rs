@@ -143,6 +143,7 @@ fn nodes_that_fail_are_told_and_the_others_kept() {
     let nodes = [
         ("good", Behaviour::Works),
         ("evicted", Behaviour::EvictedWhileSending),
+        ("unable", Behaviour::Unprivileged),
         ("unpulled", Behaviour::NoImage),
         ("silent", Behaviour::NotReady),
         ("forbidden", Behaviour::NoPod),
@@ -158,11 +159,12 @@ fn nodes_that_fail_are_told_and_the_others_kept() {
     for expected in [
         "evicted: ",
         "low on resource: memory.; what arrived is kept (damaged",
+        "unable: not recorded: its pod ended with code 5",
         "unpulled: not recorded: not ready within 4 s: ImagePullBackOff",
         "silent: not recorded: not ready within 4 s: its node has not started the pod",
         "forbidden: not recorded: not ready within 4 s: Error creating: pods \"kfr\" is forbidden: violates PodSecurity",
         "refused: not recorded: its pod can't be created: not allowed (403)",
-        "2 of 6 nodes",
+        "2 of 7 nodes",
     ] {
         assert!(told.contains(expected), "{expected}\n{told}");
     }

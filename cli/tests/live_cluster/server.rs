@@ -27,6 +27,8 @@ pub enum Behaviour {
     CutsTheFirstTransfer,
     /// Transfers always break off, and then the pod is evicted.
     EvictedWhileSending,
+    /// Runs it without any privileges.
+    Unprivileged,
     /// The image can't be pulled.
     NoImage,
     /// The node doesn't answer: the pod stays as it was created.
@@ -229,16 +231,21 @@ impl Cluster {
         state.jobs.push(job.clone());
         let folder = self.folder.join(&name);
         std::fs::create_dir(&folder).unwrap();
-        use Behaviour::{CutsTheFirstTransfer, EvictedWhileSending, Works};
-        let process = matches!(behaviour, Works | CutsTheFirstTransfer | EvictedWhileSending).then(|| {
-            let command: Vec<&str> = spec["containers"][0]["command"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|word| word.as_str().unwrap())
-                .collect();
-            local(&command, &folder).stdin(Stdio::null()).spawn().unwrap()
-        });
+        use Behaviour::{CutsTheFirstTransfer, EvictedWhileSending, Unprivileged, Works};
+        let process =
+            matches!(behaviour, Works | CutsTheFirstTransfer | EvictedWhileSending | Unprivileged).then(|| {
+                let command: Vec<&str> = spec["containers"][0]["command"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|word| word.as_str().unwrap())
+                    .collect();
+                let mut command = local(&command, &folder);
+                if behaviour == Unprivileged {
+                    std::os::unix::process::CommandExt::uid(&mut command, 65534);
+                }
+                command.stdin(Stdio::null()).spawn().unwrap()
+            });
         state.pods.insert(name, Pod { node, behaviour, process, folder, evicted: false, sends: 0 });
         behaviour
     }
