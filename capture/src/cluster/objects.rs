@@ -24,6 +24,8 @@ pub const FOLDER: &str = "/data";
 
 /// How long a finished Job stays.
 const TTL_S: u64 = 60;
+/// How much longer a pod waits to be told to begin than others may take to be ready.
+const BEGIN_MARGIN: Duration = Duration::from_secs(60);
 /// How long a pod may take to end.
 const GRACE_S: u64 = 5;
 /// Beside the bundle: what the recorder said, and a file that is not yet whole.
@@ -62,7 +64,7 @@ impl Recording {
             "app.kubernetes.io/name": "kfr-capture",
             RUN: run,
         });
-        let deadline = self.ready_timeout + self.duration + self.hold;
+        let deadline = self.wait() + self.duration + self.hold;
         json!({
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -112,11 +114,15 @@ impl Recording {
         })
     }
 
+    fn wait(&self) -> Duration {
+        self.ready_timeout + BEGIN_MARGIN
+    }
+
     fn command(&self, node: &str) -> Vec<String> {
         let seconds = |duration: Duration| format!("{}s", duration.as_secs());
         let fixed = ["node", "run", "--folder", FOLDER];
         let mut command: Vec<String> = [BINARY].into_iter().chain(fixed).map(str::to_string).collect();
-        command.extend(["--wait".to_string(), seconds(self.ready_timeout), "--hold".to_string(), seconds(self.hold)]);
+        command.extend(["--wait".to_string(), seconds(self.wait()), "--hold".to_string(), seconds(self.hold)]);
         command.extend(["--".to_string(), "--node-name".to_string(), node.to_string()]);
         command.extend(self.arguments.iter().cloned());
         command
@@ -199,7 +205,7 @@ mod tests {
             let job = Recording { privileged, ..recording() }.job("0a1b2c3d", 4999, &node);
             is_of_type::<Job>(&job);
             assert!(job["metadata"]["name"].as_str().unwrap().len() <= 63);
-            assert_eq!(job["spec"]["activeDeadlineSeconds"], 780);
+            assert_eq!(job["spec"]["activeDeadlineSeconds"], 840);
             let container = &job["spec"]["template"]["spec"]["containers"][0];
             assert_eq!(container["securityContext"]["privileged"].is_null(), !privileged);
             let command = container["command"].as_array().unwrap();
