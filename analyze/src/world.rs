@@ -332,7 +332,15 @@ impl Analysis {
         // Beside replay: what one of the two has read is in the page cache for the other. A report waits for it.
         let hashes = (want == Want::Metrics).then(|| {
             let paths: Vec<PathBuf> = inputs.iter().map(|input| input.path.clone()).collect();
-            std::thread::spawn(move || paths.iter().map(|path| sha256(path)).collect())
+            std::thread::spawn(move || {
+                let mut hashes: Vec<Option<String>> = Vec::with_capacity(paths.len());
+                for (number, path) in paths.iter().enumerate() {
+                    // Bundles of a merged file stand beside each other.
+                    let same = number.checked_sub(1).filter(|before| paths.get(*before) == Some(path));
+                    hashes.push(same.map_or_else(|| sha256(path), |before| hashes.get(before).cloned().flatten()));
+                }
+                hashes
+            })
         });
         let outputs = run(inputs, &mut nodes, &world.facts.sockets, &world.connections, &world, &mut lines, quarter)?;
         let lost = nodes.iter().map(|node| node.seen.lost()).collect();

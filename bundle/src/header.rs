@@ -15,6 +15,9 @@ pub const FIRST_BLOCK_OFFSET: u64 = 2 * FILE_HEADER_BYTES as u64;
 /// Longest node name, bytes (a DNS name has at most 253).
 pub const MAX_NODE_BYTES: usize = 256;
 
+/// Flag of the file header: several bundles are merged in this file (see [`crate::merge`]).
+pub const FLAG_MERGED: u32 = 1;
+
 /// The format's version. A newer minor version adds what older readers can skip; a newer major version doesn't.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
@@ -68,7 +71,7 @@ pub struct FileHeader {
     pub redaction: u16,
     /// 0: none. With any other value, payloads can't be read by this version.
     pub encryption: u16,
-    /// Reserved: 0.
+    /// `FLAG_MERGED` or 0.
     pub flags: u32,
     /// Wall clock when the bundle was begun, ns since 1970; 0 where unknown.
     pub created_realtime_ns: u64,

@@ -30,6 +30,8 @@ impl BlockKind {
     pub const KUBE: Self = Self(11);
     /// Symbols and unwind tables (reserved).
     pub const SYMBOLS: Self = Self(12);
+    /// The bundles of a merged file: named maps ([`crate::merge::SourceFact`]).
+    pub const SOURCES: Self = Self(13);
     /// Containers and their pods, as files of the node name them: named maps ([`crate::facts::ContainerFact`]).
     pub const CONTAINERS: Self = Self(14);
     /// The footer's index: columns of [`crate::index::IndexRow`]. Only the last block has this kind.
@@ -50,6 +52,7 @@ impl BlockKind {
             Self::LEDGER => "ledger",
             Self::KUBE => "kube",
             Self::SYMBOLS => "symbols",
+            Self::SOURCES => "sources",
             Self::CONTAINERS => "containers",
             Self::INDEX => "index",
             _ => return None,

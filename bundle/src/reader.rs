@@ -3,9 +3,10 @@
 use crate::MAX_RAW_BYTES;
 use crate::block::{BLOCK_HEADER_BYTES, BlockEntry, FLAGS_MUST_UNDERSTAND};
 use crate::error::{BlockError, OpenError};
-use crate::header::{FILE_HEADER_BYTES, FIRST_BLOCK_OFFSET, FileHeader};
+use crate::header::{FILE_HEADER_BYTES, FIRST_BLOCK_OFFSET, FLAG_MERGED, FileHeader};
 use crate::index::{IndexRow, MAX_INDEX_ROWS, TAIL_BYTES, decode_trailer};
 use crate::kinds::BlockKind;
+use crate::merge;
 use crate::rows::decode_rows_within;
 use crate::scan::{header_at, payload_matches, scan};
 use crate::source::Source;
@@ -59,6 +60,9 @@ pub struct Damage {
     pub missing_blocks: Vec<RangeInclusive<u64>>,
     /// Blocks of a kind that this version doesn't know. They are in [`Reader::blocks`], for copying.
     pub unknown_kinds: u64,
+    /// Numbers of this bundle's own blocks that are known to be lost, where their headers are no more there to tell:
+    /// they were lost before the bundle was merged into this file.
+    pub lost_blocks: Vec<u64>,
     /// There was no usable footer: the recording did not end properly, or its end is damaged. The file was scanned.
     pub no_footer: bool,
 }
@@ -93,6 +97,8 @@ pub struct Reader {
     header: FileHeader,
     entries: Vec<BlockEntry>,
     damage: Damage,
+    /// Size of the bundle's own file.
+    file_bytes: u64,
 }
 
 impl Reader {
@@ -106,7 +112,7 @@ impl Reader {
         if !metadata.is_file() {
             return Err(OpenError::NotABundle);
         }
-        Self::open_source(Source::File { file, bytes: metadata.len() })
+        Self::open_source(Source::File { file: Arc::new(file), bytes: metadata.len() })
     }
 
     /// Opens a bundle that lies in memory.
@@ -144,9 +150,56 @@ impl Reader {
             }
             damage.add(region);
         }
-        damage.unknown_kinds = entries.iter().filter(|entry| entry.kind.name().is_none()).count() as u64;
-        damage.missing_blocks = missing_blocks(&header, &entries, &damage.regions);
-        Ok(Self { source, header, entries, damage })
+        damage.unknown_kinds = unknown_kinds(&entries);
+        damage.missing_blocks = missing_blocks(&header, &entries, &damage);
+        let file_bytes = source.len();
+        Ok(Self { source, header, entries, damage, file_bytes })
+    }
+
+    /// Whether several bundles are merged in this file.
+    pub fn is_merged(&self) -> bool {
+        self.header.flags & FLAG_MERGED != 0
+    }
+
+    /// The bundles in this file, each as if it had a file of its own: those that were merged, or this one.
+    ///
+    /// # Errors
+    /// [`OpenError::HeaderDamaged`] if nothing in a merged file says which they are.
+    pub fn parts(self) -> Result<Vec<Self>, OpenError> {
+        if !self.is_merged() {
+            return Ok(vec![self]);
+        }
+        let sources = merge::sources(&self)?;
+        let owners = merge::by_origin(&sources);
+        let mut parts: Vec<Self> = sources
+            .iter()
+            .map(|source| Self {
+                source: self.source.clone(),
+                header: source.header(),
+                entries: Vec::new(),
+                damage: source.damage(),
+                file_bytes: source.file_bytes,
+            })
+            .collect();
+        for entry in &self.entries {
+            let owner = owners.get(&entry.address.origin).and_then(|number| parts.get_mut(*number));
+            if let Some(part) = owner {
+                part.entries.push(*entry);
+            }
+        }
+        // Damage of this file is its bundle's, where a block tells; else it is told once, with the first.
+        for region in &self.damage.regions {
+            let owner = region.block.and_then(|block| owners.get(&block.address.origin)).copied().unwrap_or_default();
+            if let Some(part) = parts.get_mut(owner) {
+                part.damage.add(region.clone());
+            }
+        }
+        for part in &mut parts {
+            part.damage.no_footer |= self.damage.no_footer;
+            part.damage.unknown_kinds = unknown_kinds(&part.entries);
+            part.damage.missing_blocks = missing_blocks(&part.header, &part.entries, &part.damage);
+        }
+        Ok(parts)
     }
 
     /// The file header.
@@ -169,9 +222,9 @@ impl Reader {
         &self.damage
     }
 
-    /// Size of the file, bytes.
+    /// Size of the file, bytes; of a bundle in a merged file, what its own had.
     pub fn file_bytes(&self) -> u64 {
-        self.source.len()
+        self.file_bytes
     }
 
     /// Reads and decompresses a block: afterwards `raw` holds its content and nothing else.
@@ -363,11 +416,16 @@ fn compare_with_index(
     Ok(Some(entries))
 }
 
+fn unknown_kinds(entries: &[BlockEntry]) -> u64 {
+    entries.iter().filter(|entry| entry.kind.name().is_none()).count() as u64
+}
+
 /// Gaps in the numbers of the bundle's own blocks, which are given without any.
-fn missing_blocks(header: &FileHeader, entries: &[BlockEntry], regions: &[DamagedRegion]) -> Vec<RangeInclusive<u64>> {
-    let lost = regions.iter().filter_map(|region| region.block.as_ref());
+fn missing_blocks(header: &FileHeader, entries: &[BlockEntry], damage: &Damage) -> Vec<RangeInclusive<u64>> {
+    let lost = damage.regions.iter().filter_map(|region| region.block.as_ref());
     let own = entries.iter().chain(lost).filter(|entry| entry.address.origin == *header.bundle_id.as_bytes());
-    let mut numbers: Vec<u64> = own.map(|entry| entry.address.sequence).collect();
+    let mut numbers: Vec<u64> =
+        own.map(|entry| entry.address.sequence).chain(damage.lost_blocks.iter().copied()).collect();
     numbers.sort_unstable();
     let mut missing = Vec::new();
     let mut expected = 0;

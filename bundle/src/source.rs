@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 /// A file read at positions, by any number of threads at once, or bytes in memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Source {
-    File { file: File, bytes: u64 },
+    File { file: Arc<File>, bytes: u64 },
     Memory(Arc<[u8]>),
 }
 

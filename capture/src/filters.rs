@@ -95,10 +95,12 @@ impl Filters {
             cgroups.extend(selection.cgroups().into_iter().map(kind));
         }
         // Mixed with a filter by process, v2 cgroups are followed by process too.
-        let by_process =
-            !options.processes.is_empty() || cgroups.iter().any(|cgroup| matches!(cgroup, Cgroup::ByProcesses(_)));
-        let mut filters =
-            Self { by_process, by_cgroup: !by_process && !cgroups.is_empty(), selection, ..Self::default() };
+        let by_process = !options.processes.is_empty()
+            || cgroups.iter().any(|cgroup| matches!(cgroup, Cgroup::ByProcesses(_)))
+            || selection.as_ref().is_some_and(|selection| !selection.is_unified());
+        // Also where nothing of what was named is there yet: else everything would be recorded.
+        let by_cgroup = !by_process && (!cgroups.is_empty() || selection.is_some());
+        let mut filters = Self { by_process, by_cgroup, selection, ..Self::default() };
         for process in &options.processes {
             if !Path::new(&format!("/proc/{process}")).exists() {
                 return Err(NoSuchTarget(format!("no process {process} on this machine")).into());

@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 mod clock;
+pub mod cluster;
 mod containers;
 mod drain;
 mod filters;

@@ -51,6 +51,8 @@ pub struct Options {
     pub containers: Vec<String>,
     /// Root of the node's files, which name its pods.
     pub host_root: PathBuf,
+    /// Begin also where no pod or container of those is there yet.
+    pub absent_ok: bool,
     /// Ports (local or remote) to record; empty: all.
     pub ports: Vec<u16>,
     /// Bytes kept of one call.
@@ -67,6 +69,8 @@ pub struct Options {
     pub max_cpu_percent: u32,
     /// The Kubernetes cluster that is asked; `None`: none.
     pub kube: Option<Cluster>,
+    /// Name of this node; `None`: the host's.
+    pub node_name: Option<String>,
 }
 
 /// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
@@ -90,6 +94,7 @@ impl Options {
             namespaces: Vec::new(),
             containers: Vec::new(),
             host_root: host_root(),
+            absent_ok: false,
             ports: Vec::new(),
             payload_limit: 4096,
             socket_hook: SocketHook::Auto,
@@ -98,6 +103,7 @@ impl Options {
             max_memory: 128 << 20,
             max_cpu_percent: 10,
             kube: None,
+            node_name: None,
         }
     }
 

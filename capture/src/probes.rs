@@ -500,7 +500,7 @@ fn refusal(error: &anyhow::Error) -> anyhow::Error {
         // EACCES is the verifier's word, which libbpf's kinds of error don't tell from EPERM.
         Some(libbpf_rs::ErrorKind::PermissionDenied) if !text.contains("(os error 13)") => {
             anyhow!(
-                "the kernel does not let this user load BPF programs; run kfr as root (or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE)"
+                "the kernel does not let this user load BPF programs; run kfr as root (or with CAP_BPF and CAP_PERFMON)"
             )
         }
         _ => anyhow!("the kernel refused the probes: {text} (with KFR_BPF_LOG=1 its own words follow)"),

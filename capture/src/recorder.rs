@@ -105,7 +105,7 @@ pub const fn minimum_memory(buffer_bytes: u64) -> u64 {
 /// an [`Outcome`] with a whole bundle.
 pub fn capture(options: &Options, stop: &AtomicBool) -> Result<Outcome> {
     let mut probes = Probes::load(options)?;
-    let header = file_header();
+    let header = file_header(options.node_name.as_deref());
     let writer = match &options.destination {
         Destination::File { path, force } => Writer::create(path, &header, *force)?,
         Destination::Stdout => {
@@ -417,8 +417,10 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
 }
 
-fn file_header() -> FileHeader {
-    let node = fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_default();
+fn file_header(node: Option<&str>) -> FileHeader {
+    let host =
+        || fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_default();
+    let node = node.map_or_else(host, str::to_string);
     let anchor = clock::anchor();
     let mut header = FileHeader::new(node);
     if let Ok(id) = kfr_bundle::Uuid::parse_str(&boot_id()) {

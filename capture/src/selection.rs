@@ -68,7 +68,7 @@ impl Selection {
     /// Finds what was named. `None` if nothing was.
     ///
     /// # Errors
-    /// [`NoSuchTarget`], if none of it is here.
+    /// [`NoSuchTarget`], if none of it is here, unless it may come later ([`Options::absent_ok`]).
     pub fn find(options: &Options) -> Result<Option<Self>> {
         let wanted = Wanted {
             pods: options.pods.clone(),
@@ -84,7 +84,7 @@ impl Selection {
         };
         let names = Names::new(&options.host_root);
         let mut selection = Self { wanted, tree, names, decided: BTreeMap::new() };
-        if selection.cgroups().is_empty() {
+        if selection.cgroups().is_empty() && !options.absent_ok {
             let there_is = selection.there_is(&options.host_root);
             return Err(NoSuchTarget(format!("nothing here fits {}; there are {there_is}", selection.wanted)).into());
         }

@@ -59,8 +59,14 @@ pub enum Command {
     /// Record what the kernel sees into a bundle
     #[cfg(all(target_os = "linux", feature = "capture"))]
     Capture(CaptureOptions),
+    /// What the pods of a cluster capture run
+    #[cfg(all(target_os = "linux", feature = "capture"))]
+    #[command(hide = true, subcommand)]
+    Node(NodeCommand),
     /// Make a bundle of a packet capture
     Import(ImportOptions),
+    /// Join bundles, as those of several nodes, into one file that replays as they do together
+    Merge(MergeOptions),
     /// Replay every capture in a folder and compare its requests with the golden ones beside it
     Check(CheckArguments),
     /// Show what a bundle holds
@@ -103,12 +109,15 @@ pub struct CaptureOptions {
     #[arg(long, value_name = "NAME|NAMESPACE/NAME|UID")]
     pub pod: Vec<String>,
     /// Record the node's pods in this namespace only; also pods that come later (repeatable)
-    #[arg(long, value_name = "NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Vec<String>,
     /// Record this container only, or those of this name, in the pods of --pod and --namespace if these are given; also
     /// some that start later (repeatable)
     #[arg(long, value_name = "ID|NAME")]
     pub container: Vec<String>,
+    /// Begin also where nothing of --pod, --namespace and --container is there yet, and record it when it comes
+    #[arg(long)]
+    pub absent_ok: bool,
     /// Root folder of the node, below which files name its pods [default: /, in a container with the host's processes
     /// /proc/1/root]
     #[arg(long, value_name = "DIR")]
@@ -138,6 +147,77 @@ pub struct CaptureOptions {
     /// CPU that the recorder may use, of one core; above it less payload is kept
     #[arg(long, default_value = "10%", value_parser = percent, value_name = "PERCENT")]
     pub max_cpu: u32,
+    /// Name of this node in the bundle [default: the host's]
+    #[arg(long, value_name = "NAME", conflicts_with = "cluster")]
+    pub node_name: Option<String>,
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+}
+
+/// Recording a whole cluster.
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Whole clusters")]
+pub struct ClusterOptions {
+    /// Record every node of the cluster that --kube names, with a pod on each, into one file
+    #[arg(long)]
+    pub cluster: bool,
+    /// Nodes with these labels only, as in `zone=a,disk!=slow`
+    #[arg(long, value_name = "SELECTOR", requires = "cluster")]
+    pub nodes: Option<String>,
+    /// Container image with this program, of deploy/Containerfile
+    #[arg(long, requires = "cluster")]
+    pub image: Option<String>,
+    /// Namespace that the recording pods are put in [default: the context's]
+    #[arg(long, value_name = "NAMESPACE", requires = "cluster")]
+    pub run_in: Option<String>,
+    /// How long pods may take to start; recording begins on all nodes at once, without those that are late
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
+    pub ready_timeout: Duration,
+    /// Give the pods all privileges, where a runtime doesn't know the capabilities they need
+    #[arg(long, requires = "cluster")]
+    pub privileged: bool,
+    /// Print what would be created as YAML (`-o yaml` may be said), and create nothing
+    #[arg(long, requires = "cluster")]
+    pub dry_run: bool,
+}
+
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Wait to be told to begin, record, keep the bundle
+    Run {
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long, value_parser = duration)]
+        wait: Duration,
+        #[arg(long, value_parser = duration)]
+        hold: Duration,
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Begin recording
+    Begin {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// End recording early
+    End {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// Write the bundle to standard output
+    Send {
+        #[arg(long)]
+        folder: PathBuf,
+        #[arg(long, default_value = "0")]
+        from: u64,
+    },
+    /// The bundle is fetched
+    Fetched {
+        #[arg(long)]
+        folder: PathBuf,
+    },
 }
 
 #[cfg(all(target_os = "linux", feature = "capture"))]
@@ -161,6 +241,19 @@ pub struct ImportOptions {
     #[arg(long, value_name = "DIR")]
     pub kube: Option<PathBuf>,
     /// Where the bundle goes: a file, no device, pipe or link; `-` is standard output
+    #[arg(short, long, value_name = "F.kfr")]
+    pub output: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeOptions {
+    /// Bundles
+    #[arg(required = true, value_name = "F.kfr")]
+    pub bundles: Vec<PathBuf>,
+    /// Where they go: a file, no device, pipe or link; `-` is standard output
     #[arg(short, long, value_name = "F.kfr")]
     pub output: PathBuf,
     /// Replace an existing file

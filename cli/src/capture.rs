@@ -56,6 +56,9 @@ fn print_preflight(answer: &kfr_capture::Preflight, out: &mut dyn Write) -> std:
 }
 
 pub fn capture(options: &CaptureOptions, terminal: Terminal) -> Result<Done, Failure> {
+    if options.cluster.cluster {
+        return crate::cluster::capture(options, terminal);
+    }
     let mut recording = checked(options)?;
     recording.kube = cluster(&options.kube, terminal)?;
     let options = recording;
@@ -129,7 +132,7 @@ fn as_given(bytes: u64) -> String {
     unit.map_or(bytes.to_string(), |(size, unit)| format!("{}{unit}", bytes / size))
 }
 
-fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
+pub fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
     let destination = match &options.output {
         Some(path) if path.as_os_str() == "-" => Destination::Stdout,
         Some(path) => Destination::File { path: path.clone(), force: options.force },
@@ -169,6 +172,7 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
         namespaces: options.namespace.clone(),
         containers: options.container.clone(),
         host_root: options.host_root.clone().unwrap_or_else(kfr_capture::host_root),
+        absent_ok: options.absent_ok,
         ports: options.port.clone(),
         payload_limit,
         socket_hook: match options.socket_hook {
@@ -181,11 +185,12 @@ fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
         max_memory: options.max_memory,
         max_cpu_percent: options.max_cpu,
         kube: None,
+        node_name: options.node_name.clone(),
     })
 }
 
 /// `kfr-HOST-TIME.kfr`, TIME in seconds since 1970.
-fn default_name() -> PathBuf {
+pub fn default_name() -> PathBuf {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String =
         host.trim().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();

@@ -54,6 +54,7 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
     let ledger = last_row::<LedgerFact>(&reader, BlockKind::LEDGER).map(|fact| fact.counters);
     let damage = reader.damage();
     let condition = Condition::of(&reader, damage);
+    let parts = if reader.is_merged() { parts(&options.bundle)? } else { Vec::new() };
     let printed = if options.json {
         let value = json!({
             "bundle": header.bundle_id.to_string(),
@@ -72,12 +73,15 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
             "manifest": manifest,
             // What the recorder counted of its own losses until its last second; null where no such block is left.
             "ledger": ledger,
-            "condition": match condition {
-                Condition::Whole => "whole",
-                Condition::Repaired(_) => "repaired",
-                Condition::CutOff => "cut_off",
-                Condition::Damaged => "damaged",
-            },
+            "condition": word(condition),
+            // Of a merged file: the bundles in it.
+            "parts": parts.iter().map(|part| json!({
+                "bundle": part.header().bundle_id.to_string(),
+                "node": part.header().node,
+                "created_ns": part.header().created_realtime_ns,
+                "blocks": part.blocks().len(),
+                "condition": word(Condition::of(part, part.damage())),
+            })).collect::<Vec<_>>(),
             "damage": {
                 "lost_bytes": damage.lost_bytes, "bad_blocks": damage.blocks_bad,
                 "missing_blocks": damage.missing_block_count(), "unknown_kinds": damage.unknown_kinds,
@@ -88,12 +92,29 @@ pub fn info(options: &InfoOptions) -> Result<Done, Failure> {
         writeln!(out, "{value:#}").and_then(|()| out.flush())
     } else {
         let mut out = text_output();
-        print_info(&reader, &kinds, manifest.as_ref(), ledger.as_ref(), (first, last), &mut out)
+        print_info(&reader, &parts, &kinds, manifest.as_ref(), ledger.as_ref(), (first, last), &mut out)
             .and_then(|()| out.flush())
     };
     printed.map_err(Failure::unwritable)?;
     let lost = ledger.is_some_and(|ledger| losses(&ledger) > 0);
     Ok(if lost { Done::WithLosses } else { done(condition) })
+}
+
+/// The bundles in a merged file.
+fn parts(path: &std::path::Path) -> Result<Vec<Reader>, Failure> {
+    open(path)?.parts().map_err(|error: OpenError| {
+        Failure::unreadable(anyhow::Error::from(error).context(format!("{} can't be read", path.display())))
+    })
+}
+
+/// A condition as scripts read it.
+fn word(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Whole => "whole",
+        Condition::Repaired(_) => "repaired",
+        Condition::CutOff => "cut_off",
+        Condition::Damaged => "damaged",
+    }
 }
 
 /// Events that the recorder saw and could not keep.
@@ -123,6 +144,7 @@ pub fn verdict(condition: Condition) -> String {
 
 fn print_info(
     reader: &Reader,
+    parts: &[Reader],
     kinds: &BTreeMap<BlockKind, KindCount>,
     manifest: Option<&Manifest>,
     ledger: Option<&BTreeMap<String, u64>>,
@@ -131,6 +153,11 @@ fn print_info(
 ) -> std::io::Result<()> {
     let header = reader.header();
     writeln!(out, "bundle     {}  (format {})", header.bundle_id, header.format)?;
+    for part in parts {
+        let (node, condition) = (shown(&part.header().node), verdict(Condition::of(part, part.damage())));
+        let node = if node.is_empty() { "no node".into() } else { node };
+        writeln!(out, "merged     {}  {node}, {} blocks, {condition}", part.header().bundle_id, part.blocks().len())?;
+    }
     if !header.node.is_empty() {
         writeln!(out, "node       {}", shown(&header.node))?;
     }

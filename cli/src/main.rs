@@ -4,9 +4,12 @@ mod args;
 #[cfg(all(target_os = "linux", feature = "capture"))]
 mod capture;
 mod check;
+#[cfg(all(target_os = "linux", feature = "capture"))]
+mod cluster;
 mod exit;
 mod import;
 mod inspect;
+mod merge;
 mod replay;
 mod target;
 mod terminal;
@@ -31,7 +34,10 @@ fn main() -> ExitCode {
         Command::Preflight(options) => capture::preflight(&options),
         #[cfg(all(target_os = "linux", feature = "capture"))]
         Command::Capture(options) => capture::capture(&options, terminal),
+        #[cfg(all(target_os = "linux", feature = "capture"))]
+        Command::Node(command) => cluster::node(&command),
         Command::Import(options) => import::import(&options, terminal),
+        Command::Merge(options) => merge::merge(&options, terminal),
         Command::Check(options) => check::check(&options, terminal, arguments.verbose, arguments.quiet),
         Command::Info(options) => inspect::info(&options),
         Command::Verify(options) => inspect::verify(&options),

@@ -37,19 +37,21 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens bundles in the order given.
+    /// Opens bundles in the order given; of a merged file each one in it.
     ///
     /// # Errors
     /// The first one that can't be opened, or that is a recording which came before.
     pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Self>, InputError> {
         let mut inputs: Vec<Self> = Vec::with_capacity(paths.len());
         for path in paths {
-            let reader = Reader::open(path).map_err(|source| InputError::Unreadable { path: path.clone(), source })?;
-            let id = reader.header().bundle_id;
-            if let Some(first) = inputs.iter().find(|input| input.reader.header().bundle_id == id) {
-                return Err(InputError::Twice { first: first.path.clone(), second: path.clone() });
+            let unreadable = |source| InputError::Unreadable { path: path.clone(), source };
+            for reader in Reader::open(path).and_then(Reader::parts).map_err(unreadable)? {
+                let id = reader.header().bundle_id;
+                if let Some(first) = inputs.iter().find(|input| input.reader.header().bundle_id == id) {
+                    return Err(InputError::Twice { first: first.path.clone(), second: path.clone() });
+                }
+                inputs.push(Self { path: path.clone(), reader });
             }
-            inputs.push(Self { path: path.clone(), reader });
         }
         Ok(inputs)
     }

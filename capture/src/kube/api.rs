@@ -214,7 +214,7 @@ pub fn failure(status: u16, message: &str, wait: Option<Duration>) -> Failure {
 }
 
 /// An error with its causes, which say more than it does.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
     texts.dedup();
@@ -222,7 +222,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Percent-encoded for a query (RFC 3986).
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {

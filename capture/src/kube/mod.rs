@@ -3,7 +3,7 @@
 //! The API is asked from a thread of its own, for reading only (`deploy/clusterrole.yaml`). Whatever it does, slow, refusing
 //! or gone, the recording goes on; what was not seen is a row of its own ([`KubeChange::Blind`]).
 
-mod api;
+pub(crate) mod api;
 mod follow;
 mod rows;
 
@@ -21,7 +21,7 @@ use follow::{Follower, Source};
 pub(crate) use rows::Rows;
 
 /// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the thread may take to end: a request that hangs is left alone.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -46,7 +46,7 @@ pub type Now = fn() -> u64;
 /// A cluster that can be asked.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    config: Config,
+    pub(crate) config: Config,
     /// How it was found, for people: `in-cluster`, `context NAME`.
     pub found: String,
 }
@@ -100,7 +100,7 @@ fn kubeconfig_exists() -> bool {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("the thread for Kubernetes")
 }
 
