@@ -9,10 +9,11 @@ use kfr_bundle::events::{OFFSET_TCP, ROLE_UNKNOWN};
 use crate::Options;
 use crate::dump::request_line;
 use crate::identity::{End, Endpoint, KnownBy, Services, Socket, Transport};
-use crate::join::{Connection, Connections};
+use crate::join::{Connection, Connections, Source};
 use crate::model::{Ledger, Metrics, Request};
 use crate::replay::{
-    ConnectionTotals, Context, Facts, Input, LostRange, NodeFacts, Produce, SHARDS, Setup, SortedLines, run, sha256,
+    ConnectionTotals, Context, Facts, Input, LostRange, NodeFacts, Produce, SHARDS, Setup, SortedLines, read_names,
+    run, sha256,
 };
 use crate::sql::Statements;
 
@@ -87,13 +88,18 @@ pub struct Analysis {
 impl World {
     fn new(inputs: &[Input], options: &Options, want: Want) -> Self {
         let facts = Facts::read(inputs);
-        let is_imported = |bundle: u32| facts.nodes.get(bundle as usize).is_some_and(NodeFacts::is_imported);
+        let source = |(input, node): (&Input, &NodeFacts)| Source {
+            imported: node.is_imported(),
+            boot: input.reader.header().boot_id,
+            epoch_ns: node.clock.epoch_ns(),
+        };
+        let sources: Vec<Source> = inputs.iter().zip(&facts.nodes).map(source).collect();
         let answers = |asked: &Socket, answering: &Socket| match (&asked.remote, &answering.remote) {
             (Endpoint::Ip(from, _), Endpoint::Ip(to, _)) => facts.kube.answers(*from, *to, facts.began_ns(asked)),
             _ => false,
         };
-        let connections = Connections::new(&facts.sockets, is_imported, answers);
-        let mut services = Services::new(&facts.sockets, &facts.processes, &facts.kube);
+        let connections = Connections::new(&facts.sockets, &sources, answers);
+        let mut services = Services::new(&facts.sockets, &facts.processes, &facts.kube, read_names(inputs, &facts));
         let ends = connections.all.iter().map(|connection| ends(connection, &facts, &mut services)).collect();
         let window = facts.window();
         let length = window.map_or(0, |(start, end)| end.saturating_sub(start));
@@ -199,7 +205,8 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
     let time_ns = facts.began_ns(observer);
     let own = services.end_of_socket(observer, &facts.processes, &facts.kube);
     let is_server = connection.observer_is_client == Some(false);
-    let own = own.unwrap_or_else(|| services.end_of_address(&observer.local, is_server, time_ns, &facts.kube));
+    let own =
+        own.unwrap_or_else(|| services.end_of_address(&observer.local, observer, is_server, time_ns, &facts.kube));
     let peer = connection.peer.and_then(|peer| facts.sockets.get(peer));
     let owned = peer.and_then(|peer| services.end_of_socket(peer, &facts.processes, &facts.kube));
     // Where the address was translated: the one nearest to whoever answered.
@@ -212,8 +219,8 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
             (None, _) if connection.observer_is_client.is_some_and(|is_client| is_client != is_server) => {
                 End::default()
             }
-            (None, Some(answering)) => services.end_of_address(answering, is_server, time_ns, &facts.kube),
-            (None, None) => services.end_of_address(&observer.remote, is_server, time_ns, &facts.kube),
+            (None, Some(answering)) => services.end_of_address(answering, observer, is_server, time_ns, &facts.kube),
+            (None, None) => services.end_of_address(&observer.remote, observer, is_server, time_ns, &facts.kube),
         };
         if !is_server {
             return end;
@@ -260,6 +267,7 @@ impl Context for World {
         Setup {
             // Sequence numbers mean the same at both ends; counts begin where each end was first seen.
             two_ends: peer.is_some_and(|peer| peer.offset_kind == OFFSET_TCP && observer.offset_kind == OFFSET_TCP),
+            apart: peer.is_some_and(|peer| peer.id.0 != observer.id.0),
             observer_is_client: connection.observer_is_client,
             // Each datagram is whole.
             mid_stream: observer.transport != Transport::Udp

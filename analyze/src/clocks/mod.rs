@@ -1,6 +1,10 @@
 //! From a node's event clock to the wall clock.
 
+mod agreement;
+
 use kfr_bundle::rows::Anchor;
+
+pub use agreement::{Agreement, Leg, agree};
 
 /// Wall-clock time of event times of one bundle, through its anchors.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +31,13 @@ impl Clock {
         Self { anchors: vec![(event_ns, wall_ns)], uncertainty_ns: 0 }
     }
 
+    /// Sets the wall clock back by `ahead_ns` that it is ahead of others.
+    pub fn set_back(&mut self, ahead_ns: i64) {
+        for (_, wall) in &mut self.anchors {
+            *wall = wall.saturating_add_signed(ahead_ns.saturating_neg());
+        }
+    }
+
     /// True if event times can't be placed on the wall clock.
     pub fn is_unknown(&self) -> bool {
         self.anchors.is_empty()
@@ -35,6 +46,11 @@ impl Clock {
     /// Most that an anchor can be off, ns.
     pub fn uncertainty_ns(&self) -> u64 {
         self.uncertainty_ns
+    }
+
+    /// What the wall clock is ahead of event times, ns, when it is first known.
+    pub fn epoch_ns(&self) -> i64 {
+        self.anchors.first().map_or(0, |(event, wall)| wall.wrapping_sub(*event).cast_signed())
     }
 
     /// Wall-clock ns since 1970 of an event time: between two anchors in proportion, outside at the rate of one.

@@ -87,8 +87,10 @@ fn peer_record(world: &World, own: Option<&Socket>, endpoint: &Endpoint, end: En
     let process = owned.and_then(|own| world.facts.processes.get(own.id.0, own.process));
     let kube = &world.facts.kube;
     let pod = end.pod.and_then(|pod| kube.pod(pod));
+    let recorded_on = owned.and_then(|own| world.facts.nodes.get(own.id.0 as usize)).map(|node| &node.name);
     let service = world.services.get(end.service);
-    let named = service.filter(|service| owned.is_some() || service.kind == ServiceKind::Workload);
+    let is_named = end.known_by == Some(KnownBy::Dns);
+    let named = service.filter(|service| owned.is_some() || service.kind == ServiceKind::Workload || is_named);
     PeerRecord {
         address,
         port,
@@ -98,7 +100,7 @@ fn peer_record(world: &World, own: Option<&Socket>, endpoint: &Endpoint, end: En
         container: process.map(|process| process.container.clone()).filter(|container| !container.is_empty()),
         pod: pod.map(|pod| format!("{}/{}", pod.namespace, pod.name)),
         workload: named.map(|service| service.name.clone()),
-        node: pod.map(|pod| pod.node.clone()).filter(|node| !node.is_empty()),
+        node: pod.map(|pod| &pod.node).or(recorded_on).filter(|node| !node.is_empty()).cloned(),
         known_by: end.known_by.map(|known_by| known_by.name()),
     }
 }

@@ -15,6 +15,8 @@ pub enum KnownBy {
     NodeNames,
     /// It was the only one behind the Service's address, or all that were are of one workload.
     EndpointSlice,
+    /// A DNS answer had given the address to a name before.
+    Dns,
 }
 
 impl KnownBy {
@@ -27,6 +29,7 @@ impl KnownBy {
             Self::PodAddress => "pod_address",
             Self::NodeNames => "node_names",
             Self::EndpointSlice => "endpoint_slice",
+            Self::Dns => "dns",
         }
     }
 }

@@ -2,12 +2,14 @@
 
 mod known_by;
 mod kube;
+mod outside;
 mod processes;
 mod services;
 mod sockets;
 
 pub use known_by::KnownBy;
 pub use kube::{Kube, Life, Objects, Who, blind_times, read};
+pub use outside::{Answer, Asker, Names};
 pub use processes::{Process, Processes};
 pub use services::{End, Service, ServiceKind, Services};
-pub use sockets::{Closed, Endpoint, FailedConnect, Socket, SocketId, Sockets, Transport};
+pub use sockets::{Closed, Endpoint, FailedConnect, Socket, SocketId, Sockets, Transport, peer_ip};

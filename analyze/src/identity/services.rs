@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::known_by::KnownBy;
 use super::kube::{Kube, Who};
+use super::outside::{Asker, Names};
 use super::processes::Processes;
 use super::sockets::{Endpoint, Socket, Sockets};
 
@@ -67,11 +68,12 @@ pub struct Services {
     all: Vec<Service>,
     by_name: BTreeMap<(ServiceKind, Option<u32>, String), u32>,
     by_process: FxHashMap<(u32, u32), u32>,
+    names: Names,
 }
 
 impl Services {
     /// Groups the owners of all sockets. Services come out in the order of kind and name.
-    pub fn new(sockets: &Sockets, processes: &Processes, kube: &Kube) -> Self {
+    pub fn new(sockets: &Sockets, processes: &Processes, kube: &Kube, names: Names) -> Self {
         let mut listening: FxHashMap<(u32, u32), BTreeSet<u16>> = FxHashMap::default();
         for socket in sockets.all().iter().filter(|socket| socket.process != 0) {
             if let (ROLE_LISTENER | ROLE_SERVER, Endpoint::Ip(_, port)) = (socket.role, &socket.local) {
@@ -92,7 +94,7 @@ impl Services {
                 ports_of_program.entry((bundle, name)).or_default().insert(group);
             }
         }
-        let mut services = Self::default();
+        let mut services = Self { names, ..Self::default() };
         let mut named: BTreeMap<(ServiceKind, String, Option<u32>), Pids> = BTreeMap::new();
         for (&(bundle, pid), socket) in &owners {
             let pod = processes.get(bundle, pid).and_then(|process| kube.pod_of_process(process));
@@ -140,8 +142,15 @@ impl Services {
         Some(End { service, pod, known_by: is_guess.then_some(KnownBy::NodeNames), ..End::default() })
     }
 
-    /// The end that had an address at a moment, where nobody recorded the socket there.
-    pub fn end_of_address(&mut self, endpoint: &Endpoint, is_server: bool, time_ns: u64, kube: &Kube) -> End {
+    /// The end that had an address at a moment, where nobody recorded the socket there; `from` is the other end.
+    pub fn end_of_address(
+        &mut self,
+        endpoint: &Endpoint,
+        from: &Socket,
+        is_server: bool,
+        time_ns: u64,
+        kube: &Kube,
+    ) -> End {
         let (ip, port) = match endpoint {
             Endpoint::Ip(ip, port) => (*ip, *port),
             Endpoint::Path(_) => return End { service: self.external(endpoint, is_server), ..End::default() },
@@ -161,7 +170,15 @@ impl Services {
                 let name = if is_server { format!("node {node}:{port}") } else { format!("node {node}") };
                 self.named(ServiceKind::External, &name, endpoint, is_server)
             }
-            None => self.external(endpoint, is_server),
+            None => {
+                let name = self.names.of(ip, Asker::of(from), time_ns).filter(|_| is_server);
+                let name = name.map(|name| format!("{name}:{port}"));
+                if let Some(name) = name {
+                    let service = self.named(ServiceKind::External, &name, endpoint, is_server);
+                    return End { service, known_by: Some(KnownBy::Dns), ..End::default() };
+                }
+                self.external(endpoint, is_server)
+            }
         };
         End { service, ..End::default() }
     }

@@ -129,6 +129,8 @@ pub struct Socket {
     pub rtt_us: u32,
     /// Lowest round-trip time, µs; 0 unknown.
     pub rtt_min_us: u32,
+    /// Round-trip time of the handshake, µs: of a server from its SYN-ACK to the client's ACK; 0 unknown.
+    pub handshake_rtt_us: u32,
     /// Segments retransmitted, as events.
     pub retransmits: u32,
     /// Resets sent and received.
@@ -179,6 +181,11 @@ fn ip(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
         FAMILY_INET6 => Some(Ipv6Addr::from(bytes).to_canonical()),
         _ => None,
     }
+}
+
+/// The address of an unconnected socket's other end, where it is one of the internet.
+pub fn peer_ip(peer: &Peer) -> Option<IpAddr> {
+    ip(peer.family, peer.address)
 }
 
 fn endpoint(family: u16, bytes: [u8; 16], port: u16) -> Endpoint {
@@ -289,6 +296,7 @@ impl Sockets {
                 socket.local = local;
                 socket.remote = remote;
                 socket.first_sequences = Some((event.sent_sequence, event.received_sequence));
+                socket.handshake_rtt_us = event.rtt_us;
             }
             TCP_LISTEN => {
                 socket.role = ROLE_LISTENER;

@@ -23,6 +23,17 @@ pub struct Connection {
     pub translated: Option<(u32, KnownBy)>,
 }
 
+/// What a bundle's sockets are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Source {
+    /// It was made of packets, of which one may be captured several times on its way.
+    pub imported: bool,
+    /// The run of a kernel in which sockets keep their names; zeros where that is not known.
+    pub boot: [u8; 16],
+    /// What to add to event times for wall clock, ns, more or less.
+    pub epoch_ns: i64,
+}
+
 /// All connections, and the connection of each socket.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -45,14 +56,10 @@ const COPY: u32 = u32::MAX - 1;
 impl Connections {
     /// Joins the sockets of all bundles.
     ///
-    /// `is_imported` says of a bundle that it was made of packets, of which one may be captured several times on its way;
-    /// `answers` says of two endpoints that the first is an address of a Service and the second one that answers for it.
-    pub fn new(
-        sockets: &Sockets,
-        is_imported: impl Fn(u32) -> bool,
-        answers: impl Fn(&Socket, &Socket) -> bool,
-    ) -> Self {
-        let copies = find_copies(sockets.all(), is_imported, answers);
+    /// `sources` says of bundles what they are made of; `answers` says of two endpoints that the first is an address of a
+    /// Service and the second one that answers for it.
+    pub fn new(sockets: &Sockets, sources: &[Source], answers: impl Fn(&Socket, &Socket) -> bool) -> Self {
+        let copies = find_copies(sockets.all(), sources, answers);
         let mut connections = Self { all: Vec::new(), of_socket: vec![NONE; sockets.all().len()] };
         for (copy, _) in copies.values().flatten() {
             if let Some(slot) = connections.of_socket.get_mut(*copy as usize) {
@@ -66,7 +73,11 @@ impl Connections {
                 continue;
             }
             let peer = peers.get(&number).copied();
-            let translated = copies.get(&number).and_then(|copies| copies.last()).copied();
+            let is_translated = |(copy, _): &&(u32, KnownBy)| {
+                let copy = sockets.get(*copy);
+                copy.is_some_and(|copy| (&copy.local, &copy.remote) != (&socket.local, &socket.remote))
+            };
+            let translated = copies.get(&number).and_then(|copies| copies.iter().rfind(is_translated)).copied();
             let connection = Connection { translated, ..orient(sockets, number, peer) };
             let index = connections.all.len() as u32;
             for end in [Some(number), connection.peer, Some(connection.observer)].into_iter().flatten() {
@@ -111,25 +122,34 @@ fn orient(sockets: &Sockets, number: u32, peer: Option<(u32, KnownBy)>) -> Conne
     }
 }
 
-/// Sockets of imported bundles whose packets were captured more than once, before and behind a translation of addresses:
-/// by the first one, the others in order. Sequence numbers stay what they are on the way; without them (datagrams, or where
-/// the copies begin with different packets) the client's address has to be the same, and the Service known.
+/// Sockets that are others once more, by the first one and in order: those of imported bundles whose packets were captured
+/// more than once, before and behind a translation of addresses, and what several bundles have of one socket. Sequence numbers
+/// stay what they are on the way; without them (datagrams, or where the copies begin with different packets) the client's
+/// address has to be the same, and the Service known.
 fn find_copies(
     all: &[Socket],
-    is_imported: impl Fn(u32) -> bool,
+    sources: &[Source],
     answers: impl Fn(&Socket, &Socket) -> bool,
 ) -> BTreeMap<u32, Vec<(u32, KnownBy)>> {
+    let source = |socket: &Socket| sources.get(socket.id.0 as usize).copied().unwrap_or_default();
     let mut copies = BTreeMap::<u32, Vec<(u32, KnownBy)>>::new();
     let mut by_sequence = FxHashMap::default();
     let mut by_client = FxHashMap::<_, Vec<u32>>::default();
-    for (number, socket) in all.iter().enumerate().filter(|(_, socket)| is_imported(socket.id.0)) {
+    let elsewhere = find_recorded_twice(all, source);
+    for (copy, original) in &elsewhere {
+        copies.entry(*original).or_default().push((*copy, KnownBy::Sequence));
+    }
+    for (number, socket) in all.iter().enumerate().filter(|(_, socket)| source(socket).imported) {
         let number = number as u32;
+        if elsewhere.contains_key(&number) {
+            continue;
+        }
         let bundle = socket.id.0;
         let sequences =
             socket.first_sequences.map(|first| (true, first)).or(socket.seen_sequences.map(|seen| (false, seen)));
         if let (Transport::Tcp, Some(sequences)) = (socket.transport, sequences) {
             let original = *by_sequence.entry((bundle, sequences)).or_insert(number);
-            if all.get(original as usize).is_some_and(|original| may_be_copies(original, socket)) {
+            if all.get(original as usize).is_some_and(|original| may_be_copies(original, socket, 0)) {
                 copies.entry(original).or_default().push((number, KnownBy::Sequence));
                 continue;
             }
@@ -147,9 +167,47 @@ fn find_copies(
     copies
 }
 
-/// Whether two sockets with the same sequence numbers can be one connection, captured twice on one node's way: an address was
+/// Sockets that another bundle has too, by their numbers: two recordings of one node, or packets of a connection that was
+/// recorded, or captured elsewhere as well. What the socket itself showed comes before packets.
+fn find_recorded_twice(all: &[Socket], source: impl Fn(&Socket) -> Source) -> BTreeMap<u32, u32> {
+    let mut copies = BTreeMap::new();
+    if all.iter().all(|socket| Some(socket.id.0) == all.first().map(|first| first.id.0)) {
+        return copies;
+    }
+    let mut by_name = FxHashMap::default();
+    let mut by_sequence = FxHashMap::default();
+    let numbered = || all.iter().enumerate().filter(|(_, socket)| socket.role != ROLE_LISTENER);
+    let recorded = numbered().filter(|(_, socket)| !source(socket).imported);
+    for (number, socket) in recorded.chain(numbered().filter(|(_, socket)| source(socket).imported)) {
+        let (number, own) = (number as u32, source(socket));
+        if own.boot != [0; 16] {
+            let name = (own.boot, socket.id.1, &socket.local, &socket.remote);
+            let original = *by_name.entry(name).or_insert(number);
+            if all.get(original as usize).is_some_and(|original| original.id.0 != socket.id.0) {
+                copies.insert(number, original);
+                continue;
+            }
+        }
+        let Some(sequences) = socket.first_sequences.filter(|_| socket.transport == Transport::Tcp) else { continue };
+        let original = *by_sequence.entry(sequences).or_insert(number);
+        let is_copy = all.get(original as usize).is_some_and(|original| {
+            let apart_ns = source(original).epoch_ns.saturating_sub(own.epoch_ns);
+            original.id.0 != socket.id.0
+                && (own.imported || source(original).imported)
+                && ((&original.local, &original.remote) == (&socket.local, &socket.remote)
+                    || may_be_copies(original, socket, apart_ns))
+        });
+        if is_copy {
+            copies.insert(number, original);
+        }
+    }
+    copies
+}
+
+/// Whether two sockets with the same sequence numbers can be one connection, captured twice on its way: an address was
 /// translated in between, and no time went by. Made-up captures give all connections the same numbers.
-fn may_be_copies(a: &Socket, b: &Socket) -> bool {
+/// `apart_ns`: what to add to times of `a` for the clock of `b`.
+fn may_be_copies(a: &Socket, b: &Socket, apart_ns: i64) -> bool {
     let translated = match (&a.local, &b.local, &a.remote, &b.remote) {
         (a_local, b_local, Endpoint::Ip(a_remote, _), Endpoint::Ip(b_remote, _)) if a_local == b_local => {
             a_remote != b_remote
@@ -157,7 +215,9 @@ fn may_be_copies(a: &Socket, b: &Socket) -> bool {
         (Endpoint::Ip(a_local, _), Endpoint::Ip(b_local, _), ..) => a_local != b_local,
         _ => false,
     };
-    translated && at_once(a, b) && a.first_seen_ns.abs_diff(b.first_seen_ns) < COPIED_NS
+    let a_seen_ns = a.first_seen_ns.saturating_add_signed(apart_ns);
+    let overlap = a.id.0 != b.id.0 || at_once(a, b);
+    translated && overlap && a_seen_ns.abs_diff(b.first_seen_ns) < COPIED_NS
 }
 
 /// Whether two sockets lived at the same time, as far as that is known.
@@ -267,6 +327,7 @@ mod tests {
     use kfr_bundle::events::{FAMILY_INET, SocketEvent, StateEvent};
     use zerocopy::FromZeros;
 
+    const PACKETS: Source = Source { imported: true, boot: [0; 16], epoch_ns: 0 };
     const AT: Address = Address { origin: 1, block: 0, row: 0 };
 
     fn identity(socket: u64, netns: u64, local: u16, remote: u16, sequences: (u32, u32)) -> SocketEvent {
@@ -290,7 +351,7 @@ mod tests {
         let mut sockets = Sockets::default();
         build(&mut sockets);
         sockets.finish();
-        Connections::new(&sockets, |_| false, |_, _| false)
+        Connections::new(&sockets, &[Source::default(); 2], |_, _| false)
     }
 
     #[test]
@@ -359,7 +420,7 @@ mod tests {
         }
         sockets.finish();
         let is = |endpoint: &Endpoint, ip: &str| matches!(endpoint, Endpoint::Ip(own, _) if own.to_string() == ip);
-        Connections::new(&sockets, |_| true, |a, b| is(&a.remote, "10.96.0.1") && is(&b.remote, "10.0.0.9"))
+        Connections::new(&sockets, &[PACKETS], |a, b| is(&a.remote, "10.96.0.1") && is(&b.remote, "10.0.0.9"))
     }
 
     #[test]
@@ -378,6 +439,45 @@ mod tests {
         let copy = |number| Some((number, KnownBy::Sequence));
         assert_eq!(observers, [(0, copy(1)), (2, None), (3, copy(4))]);
         assert!(found.is_copy(1) && found.is_copy(4) && found.of(1).is_none());
+    }
+
+    fn established(socket: u64, local: u16, remote: u16, sequences: (u32, u32), time_ns: u64) -> StateEvent {
+        let mut event = StateEvent::new_zeroed();
+        event.header.time_ns = time_ns;
+        event.socket = socket;
+        event.family = FAMILY_INET;
+        event.old_state = if remote < local { 2 } else { 3 };
+        event.new_state = 1;
+        (event.local_port, event.remote_port) = (local, remote);
+        (event.sent_sequence, event.received_sequence) = sequences;
+        event
+    }
+
+    #[test]
+    fn what_two_bundles_have_of_one_socket_is_one_connection() {
+        const SECOND: u64 = 1_000_000_000;
+        let recorded = |boot: u8| Source { boot: [boot; 16], ..Source::default() };
+        let found = |sources: [Source; 2], second: (u64, (u32, u32)), translated: bool, at: [u64; 2]| {
+            let mut sockets = Sockets::default();
+            sockets.add_state(0, &established(5, 40_000, 80, (7, 9), at[0]), AT);
+            let mut event = established(second.0, 40_000, 80, second.1, at[1]);
+            event.remote_address[0] = u8::from(translated);
+            sockets.add_state(1, &event, AT);
+            sockets.finish();
+            let found = Connections::new(&sockets, &sources, |_, _| false);
+            (found.all.len(), found.all[0].observer)
+        };
+        // Two recordings of one node; the same name on another node is another socket.
+        assert_eq!(found([recorded(1), recorded(1)], (5, (7, 9)), false, [0, 0]), (1, 0));
+        assert_eq!(found([recorded(1), recorded(2)], (5, (8, 9)), false, [0, 0]).0, 2);
+        // Packets of what was recorded, whichever is named first.
+        assert_eq!(found([PACKETS, recorded(2)], (6, (7, 9)), false, [0, 0]), (1, 1));
+        assert_eq!(found([PACKETS, PACKETS], (6, (7, 9)), false, [0, SECOND]), (1, 0));
+        assert_eq!(found([PACKETS, PACKETS], (6, (7, 10)), false, [0, 0]).0, 2);
+        // An address was translated: at the same moment, by the wall clock.
+        let booted = Source { epoch_ns: -50_000_000_000, ..recorded(1) };
+        assert_eq!(found([booted, PACKETS], (6, (7, 9)), true, [50 * SECOND, 0]), (1, 0));
+        assert_eq!(found([recorded(1), PACKETS], (6, (7, 9)), true, [50 * SECOND, 0]).0, 2);
     }
 
     #[test]

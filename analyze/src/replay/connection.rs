@@ -22,6 +22,11 @@ use crate::replay::times::{CallTime, CallTimes, Talk};
 /// Observer's calls that may wait for the other end's payload, and how long, in event time.
 const MAX_QUEUED: usize = 256;
 const MAX_QUEUE_NS: u64 = 500_000_000;
+/// The same where the other end is in another bundle: blocks of two bundles cover a second each, more or less the same one.
+const MAX_QUEUED_APART: usize = 4096;
+const MAX_QUEUE_APART_NS: u64 = 5_000_000_000;
+/// What is kept of the payload of an end in another bundle: that recording may go on when this one is over.
+const MAX_STAGED_APART: usize = 1 << 18;
 /// A request's connection where it is simply the one that it was read from.
 pub const NO_CONNECTION: u32 = u32::MAX;
 /// More bytes than this behind the last one are no lost end but a stream that could not be followed.
@@ -162,10 +167,13 @@ impl Live {
 
     /// Takes an event.
     pub fn event(&mut self, event: &Event<'_>, out: &mut Output, requests: Requests<'_>) {
-        if self.totals.first_ns == 0 {
-            self.totals.first_ns = event.time_ns;
+        let same_clock = event.observers || !self.setup.apart;
+        if same_clock {
+            if self.totals.first_ns == 0 {
+                self.totals.first_ns = event.time_ns;
+            }
+            self.totals.last_ns = self.totals.last_ns.max(event.time_ns);
         }
-        self.totals.last_ns = self.totals.last_ns.max(event.time_ns);
         let sent = event.direction == DIRECTION_SENT;
         // What the other end received, the observer sent.
         let way = usize::from(sent != event.observers);
@@ -210,7 +218,8 @@ impl Live {
         for step in steps.into_iter() {
             self.step(way, event.observers, step, event.payload, out, requests);
         }
-        self.release(event.time_ns, false, out, requests);
+        let now_ns = if same_clock { event.time_ns } else { self.totals.last_ns };
+        self.release(now_ns, false, out, requests);
     }
 
     /// A call (or gap) of one end in the stream's order.
@@ -230,8 +239,8 @@ impl Live {
                     self.totals.gap_bytes += length;
                     let time_ns = self.totals.last_ns;
                     self.chunk(way, offset, length, time_ns, HoleKind::Gap, Some(&[]), out, requests);
-                } else if let Some(state) = self.ways.get_mut(way) {
-                    state.staged.push(offset, length, &[], HoleKind::Gap);
+                } else {
+                    self.stage(way, offset, length, &[], HoleKind::Gap);
                 }
                 return;
             }
@@ -269,7 +278,7 @@ impl Live {
             let kept = (!from_peer).then_some(payload);
             self.chunk(way, call.offset, call.length, call.time_ns, HoleKind::Cut, kept, out, requests);
         } else {
-            state.staged.push(call.offset, call.length, payload, HoleKind::Cut);
+            self.stage(way, call.offset, call.length, payload, HoleKind::Cut);
         }
         if let Some(Some(mut bytes)) = parked {
             bytes.clear();
@@ -278,6 +287,20 @@ impl Live {
             }
             self.free.push(call.what.parked);
         }
+    }
+
+    /// Payload of the other end, for when the observer's events say that it moved.
+    fn stage(&mut self, way: usize, offset: u64, length: u64, payload: &[u8], kind: HoleKind) {
+        let Some(state) = self.ways.get_mut(way) else { return };
+        state.staged.push(offset, length, payload, kind);
+        if self.setup.apart {
+            state.staged.keep_last(MAX_STAGED_APART);
+        }
+    }
+
+    /// Whether the other end has shown all of a direction's bytes before `end`.
+    fn is_peered(&self, way: usize, end: u64) -> bool {
+        self.ways.get(way).is_some_and(|way| way.peered.next().is_some_and(|next| next >= end))
     }
 
     /// A chunk of the observer's, in order. `payload` is `None` where the other end has it.
@@ -293,7 +316,10 @@ impl Live {
         out: &mut Output,
         requests: Requests<'_>,
     ) {
+        // When an answer was written, on another node, may stand further on.
+        let waits = self.setup.apart && self.setup.two_ends && way == 1 && !self.is_peered(way, offset + length);
         if self.queue.is_empty()
+            && !waits
             && let Some(payload) = payload
         {
             if let Some(state) = self.ways.get_mut(way).filter(|_| self.setup.two_ends) {
@@ -308,17 +334,21 @@ impl Live {
 
     /// Feeds queued chunks whose payload is here, or won't come.
     fn release(&mut self, now_ns: u64, all: bool, out: &mut Output, requests: Requests<'_>) {
+        let (most, longest_ns) =
+            if self.setup.apart { (MAX_QUEUED_APART, MAX_QUEUE_APART_NS) } else { (MAX_QUEUED, MAX_QUEUE_NS) };
         while let Some(first) = self.queue.front() {
-            let ready = first.payload.is_some()
-                || self
-                    .ways
-                    .get(first.way)
-                    .is_some_and(|way| way.peered.next().is_some_and(|next| next >= first.offset + first.length));
-            let overdue = all || self.queue.len() > MAX_QUEUED || now_ns.saturating_sub(first.time_ns) > MAX_QUEUE_NS;
+            let at_hand = first.payload.is_some() && !(self.setup.apart && first.way == 1);
+            let ready = at_hand || self.is_peered(first.way, first.offset + first.length);
+            let overdue = all || self.queue.len() > most || now_ns.saturating_sub(first.time_ns) > longest_ns;
             if !ready && !overdue {
                 return;
             }
             let Some(chunk) = self.queue.pop_front() else { return };
+            if chunk.payload.is_some()
+                && let Some(state) = self.ways.get_mut(chunk.way)
+            {
+                state.staged.drop_before(chunk.offset + chunk.length);
+            }
             self.feed(chunk.way, chunk.offset, chunk.length, chunk.kind, chunk.payload.as_deref(), out, requests);
         }
     }

@@ -1,13 +1,16 @@
 //! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
 
-use kfr_bundle::events::{DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, SocketEvent, StateEvent, TcpEvent};
+use kfr_bundle::events::{
+    DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, ROLE_CLIENT, ROLE_SERVER, SocketEvent, StateEvent, TcpEvent,
+};
 use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::{Anchor, row_numbers};
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
+use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 
-use crate::clocks::Clock;
+use crate::clocks::{Clock, Leg, agree};
 use crate::cluster::Cluster;
 use crate::identity::{Kube, Objects, Processes, Socket, Sockets, blind_times};
 use crate::replay::input::Input;
@@ -71,6 +74,8 @@ pub struct Facts {
     pub kube: Kube,
     /// What the cluster was and what happened to it.
     pub cluster: Cluster,
+    /// Most that the clocks of two nodes are apart; `None` of one node, and where nothing bounds it.
+    pub clock_error_ns: Option<u64>,
 }
 
 impl Facts {
@@ -83,6 +88,11 @@ impl Facts {
         }
         facts.sockets.finish();
         facts.processes.finish(&containers);
+        facts.agree_on_time(inputs);
+        for (bundle, row) in &mut objects {
+            let node = facts.nodes.get(*bundle as usize);
+            row.time_ns = node.map_or(row.time_ns, |node| node.clock.wall_ns(row.time_ns));
+        }
         let blind = blind_times(&objects);
         let objects = Objects::new(objects);
         facts.kube = Kube::new(&objects, blind);
@@ -100,7 +110,6 @@ impl Facts {
         containers: &mut Vec<(u32, ContainerFact)>,
     ) {
         let mut node = NodeFacts { name: input.reader.header().node.clone(), ..NodeFacts::default() };
-        let first_object = objects.len();
         let mut anchors = Vec::new();
         for entry in input.reader.blocks() {
             match entry.kind {
@@ -187,9 +196,6 @@ impl Facts {
         } else {
             Clock::new(&anchors)
         };
-        for (_, row) in objects.iter_mut().skip(first_object) {
-            row.time_ns = node.clock.wall_ns(row.time_ns);
-        }
         node.host.sort_by_key(|sample| sample.time_ns);
         self.nodes.push(node);
     }
@@ -208,6 +214,46 @@ impl Facts {
                 self.sockets.add_peer((bundle, flow.socket), peer, time_ns.copied().unwrap_or_default(), address);
             }
         }
+    }
+
+    /// Compares the nodes' clocks by the handshakes of which both ends were recorded, and corrects those that are wrong.
+    fn agree_on_time(&mut self, inputs: &[Input]) {
+        if inputs.len() < 2 {
+            return;
+        }
+        let mut ends = FxHashMap::default();
+        let mut legs = Vec::new();
+        for socket in self.sockets.all().iter().filter(|socket| socket.opened_ns.is_some()) {
+            let Some((sent, received)) = socket.first_sequences else { continue };
+            let Some(other) = ends.remove(&(received, sent)) else {
+                ends.insert((sent, received), socket);
+                continue;
+            };
+            legs.extend(self.leg(other, socket).or_else(|| self.leg(socket, other)));
+        }
+        // Of packets nobody knows the node.
+        let node = |(bundle, input): (usize, &Input)| {
+            let boot = input.reader.header().boot_id;
+            if boot == [0; 16] { Err(bundle) } else { Ok(boot) }
+        };
+        let nodes: Vec<_> = inputs.iter().enumerate().map(node).collect();
+        let found = agree(&nodes, &legs);
+        for (node, ahead_ns) in self.nodes.iter_mut().zip(found.ahead_ns) {
+            node.clock.set_back(ahead_ns);
+        }
+        self.clock_error_ns = found.error_ns;
+    }
+
+    fn leg(&self, client: &Socket, server: &Socket) -> Option<Leg> {
+        let node = |socket: &Socket| self.nodes.get(socket.id.0 as usize);
+        let is_handshake = client.role == ROLE_CLIENT && server.role == ROLE_SERVER && server.handshake_rtt_us > 0;
+        if !is_handshake || client.id.0 == server.id.0 {
+            return None;
+        }
+        let (here, there) = (&node(client)?.clock, &node(server)?.clock);
+        let established = (here.wall_ns(client.opened_ns?), there.wall_ns(server.opened_ns?));
+        let uncertain_ns = here.uncertainty_ns().saturating_add(there.uncertainty_ns());
+        Some(Leg::of_handshake((client.id.0, server.id.0), established, server.handshake_rtt_us, uncertain_ns))
     }
 
     /// When a socket's connection began, as far as that was seen; wall clock ns.

@@ -7,6 +7,8 @@ use kfr_protocols::TlsFacts;
 pub struct Setup {
     /// The other end was recorded and counts offsets alike.
     pub two_ends: bool,
+    /// The other end is in another bundle: its times are of another clock, and it may be replayed later.
+    pub apart: bool,
     /// `None`: detection decides.
     pub observer_is_client: Option<bool>,
     /// Its start was not seen.

@@ -72,6 +72,15 @@ impl Staged {
         self.drop_before(end);
     }
 
+    /// Forgets the oldest pieces, until at most `bytes` of payload are left.
+    pub fn keep_last(&mut self, bytes: usize) {
+        while self.bytes.len() - self.used > bytes
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            self.used += piece.kept;
+        }
+    }
+
     /// Gives memory back.
     pub fn rest(&mut self) {
         self.bytes.drain(..self.used);
@@ -121,6 +130,19 @@ mod tests {
         stream.skip_hole();
         assert_eq!((stream.bytes(), stream.end()), (&b"xy"[..], 23));
         assert!(staged.pieces.is_empty());
+    }
+
+    #[test]
+    fn only_so_much_is_kept() {
+        let mut staged = Staged::default();
+        for offset in 0..4 {
+            staged.push(offset * 4, 4, b"abcd", HoleKind::Cut);
+            staged.keep_last(9);
+        }
+        let mut stream = Stream::default();
+        staged.move_into(0, 16, &mut stream);
+        assert_eq!(stream.skip_hole().map(|(_, hole)| hole.length), Some(8));
+        assert_eq!(stream.bytes(), b"abcdabcd");
     }
 
     #[test]

@@ -66,11 +66,7 @@ pub fn run(
     let mut edges = Metrics::default();
     let mut strangers = 0;
     let mut bad_blocks = 0;
-    let entries: Vec<(u32, BlockEntry)> = inputs
-        .iter()
-        .enumerate()
-        .flat_map(|(bundle, input)| input.reader.blocks_of(BlockKind::DATA).map(move |entry| (bundle as u32, *entry)))
-        .collect();
+    let entries = entries_in_order(inputs, nodes);
     let mut rest = entries.as_slice();
     // Bytes of lines that a byte of a block came to at most so far: they wait until their window is over.
     let mut lines_per_raw_byte = FIRST_LINES_PER_RAW_BYTE;
@@ -133,6 +129,21 @@ pub fn run(
         first.ledger.bad_blocks += bad_blocks;
     }
     Ok(outputs)
+}
+
+/// Data blocks of all bundles: those of one bundle in its own order, of several as they ended, so that what two nodes did at
+/// one time is replayed at one time.
+fn entries_in_order(inputs: &[Input], nodes: &[NodeFacts]) -> Vec<(u32, BlockEntry)> {
+    let mut entries = Vec::new();
+    for (bundle, (input, node)) in inputs.iter().zip(nodes).enumerate() {
+        let mut latest_ns = 0;
+        for entry in input.reader.blocks_of(BlockKind::DATA) {
+            latest_ns = node.clock.wall_ns(entry.max_time_ns).max(latest_ns);
+            entries.push((latest_ns, (bundle as u32, *entry)));
+        }
+    }
+    entries.sort_by_key(|(ended_ns, (bundle, _))| (*ended_ns, *bundle));
+    entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
 fn window_length(entries: &[(u32, BlockEntry)], budget: u64, lines_per_raw_byte: u64) -> usize {

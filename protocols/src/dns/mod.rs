@@ -206,6 +206,10 @@ impl Dns {
         }
         self.mark(Side::Server, &arrived, out);
         self.bad = None;
+        // An answer repeats its question: it names addresses whether that was seen or not.
+        if let (Some(names), Some(target)) = (&mut out.names, &message.target) {
+            names.extend(message.addresses.iter().map(|address| (target.clone(), *address)));
+        }
         if self.transfers.feed(&message, &arrived, out) {
             return;
         }
@@ -223,9 +227,6 @@ impl Dns {
         if &*exchange.op == NAMELESS {
             exchange.op = message.op.clone();
             exchange.target = message.target.clone();
-        }
-        if let (Some(names), Some(target)) = (&mut out.names, &exchange.target) {
-            names.extend(message.addresses.iter().map(|address| (target.clone(), *address)));
         }
         exchange.response = Some(arrived.range.clone());
         if !self.datagrams

@@ -121,7 +121,7 @@ fn capture(inputs: &[Input], world: &World, hashes: Vec<Option<String>>, literal
         redaction: if inputs.iter().any(|input| input.reader.header().redaction == 0) { "none" } else { "redacted" }
             .to_string(),
         masked: !literals,
-        clock_error_ns: None,
+        clock_error_ns: world.facts.clock_error_ns,
         bundles: bundles.collect(),
     }
 }

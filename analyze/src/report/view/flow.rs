@@ -336,6 +336,11 @@ pub(super) fn edges(context: &Context<'_>, shown: u64) -> Option<Table> {
         Column::number("Resets", "", "Connections ended by a reset").weakened(network()),
         Column::number("Failed", "", "Connection attempts that failed").weakened(network()),
     ]);
+    // Where no node tells its zone, there is nothing to say.
+    let with_zones = edges.iter().any(|edge| edge.cross_zone.is_some());
+    if with_zones {
+        columns.push(Column::number("Cross-zone", "", "Bytes, both ways, of connections from one zone to another"));
+    }
     let row = |edge: &Edge| {
         let (client, server) = (edge_end(context, &edge.client), edge_end(context, &edge.server));
         let mut name = Cell::name(&format!("{client} → {server}"), 60).with_href(context.service_href(&edge.server));
@@ -353,6 +358,11 @@ pub(super) fn edges(context: &Context<'_>, shown: u64) -> Option<Table> {
             Cell::count(edge.resets),
             Cell::count(edge.failed_connects),
         ]);
+        if with_zones {
+            cells.push(edge.cross_zone.map_or_else(Cell::none, |zones| {
+                Cell::bytes(zones.bytes).with_sub(text::plural(zones.connections, "connection", "connections"))
+            }));
+        }
         Row { id: None, cells }
     };
     let rows: Vec<Row> = edges.iter().take(shown as usize).map(row).collect();
