@@ -211,7 +211,9 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
     let owned = peer.and_then(|peer| services.end_of_socket(peer, &facts.processes, &facts.kube));
     // Where the address was translated: the one nearest to whoever answered.
     let translated = connection.translated.and_then(|(copy, _)| facts.sockets.get(copy));
-    let answering = peer.map(|peer| &peer.local).or(translated.map(|copy| &copy.remote));
+    let tracked = (peer.is_none() && translated.is_none()).then(|| facts.answered(observer)).flatten();
+    let tracked = tracked.map(|(ip, port)| Endpoint::Ip(ip, port));
+    let answering = peer.map(|peer| &peer.local).or(translated.map(|copy| &copy.remote)).or(tracked.as_ref());
     let asked = observer.asked.as_ref().unwrap_or(&observer.remote);
     let mut other = |is_server: bool| {
         let end = match (owned, answering) {
@@ -226,9 +228,19 @@ fn ends(connection: &Connection, facts: &Facts, services: &mut Services) -> Ends
             return end;
         }
         let known_by = connection.translated.map(|(_, known_by)| known_by).or(connection.known_by);
+        let known_by = known_by.or(tracked.as_ref().map(|_| KnownBy::Conntrack));
+        let answered = match tracked {
+            Some(Endpoint::Ip(ip, port)) => Some((ip, port)),
+            _ => end.answered,
+        };
         // However sure the other end is: who that is stays a guess.
         let known_by = end.known_by.filter(|known_by| *known_by == KnownBy::NodeNames).or(known_by);
-        End { called: end.called.or(facts.kube.service_at(asked, time_ns)), known_by: known_by.or(end.known_by), ..end }
+        End {
+            answered,
+            called: end.called.or(facts.kube.service_at(asked, time_ns)),
+            known_by: known_by.or(end.known_by),
+            ..end
+        }
     };
     Ends { observer: own, other_as_server: other(true), other_as_client: other(false) }
 }

@@ -34,6 +34,8 @@ impl BlockKind {
     pub const SOURCES: Self = Self(13);
     /// Containers and their pods, as files of the node name them: named maps ([`crate::facts::ContainerFact`]).
     pub const CONTAINERS: Self = Self(14);
+    /// Translations of addresses, from the node's table of connections: named maps ([`crate::conntrack::TranslationFact`]).
+    pub const CONNTRACK: Self = Self(16);
     /// The footer's index: columns of [`crate::index::IndexRow`]. Only the last block has this kind.
     pub const INDEX: Self = Self(0xFFFF);
 
@@ -54,6 +56,7 @@ impl BlockKind {
             Self::SYMBOLS => "symbols",
             Self::SOURCES => "sources",
             Self::CONTAINERS => "containers",
+            Self::CONNTRACK => "conntrack",
             Self::INDEX => "index",
             _ => return None,
         })

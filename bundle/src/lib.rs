@@ -15,6 +15,7 @@
 
 pub mod block;
 pub mod columns;
+pub mod conntrack;
 pub mod error;
 pub mod events;
 pub mod facts;

@@ -6,6 +6,7 @@
 pub mod cgroup;
 mod clock;
 pub mod cluster;
+mod conntrack;
 mod containers;
 mod drain;
 mod filters;

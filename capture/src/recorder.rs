@@ -20,7 +20,7 @@ use crate::lookup::Lookup;
 use crate::options::{Destination, Options};
 use crate::probes::{Counters, Probes};
 use crate::store::{Batch, Handle, Store};
-use crate::{clock, host};
+use crate::{clock, conntrack, host};
 
 /// The ring is emptied this often; waking the reader for each event would halve the target's throughput.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
@@ -207,6 +207,7 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     let (end, mut failure) = thread::scope(|scope| {
         let (lookup, stop_sampling) = (&mut lookup, &stop_sampling);
         scope.spawn(move || sample_host(store, stop_sampling));
+        scope.spawn(move || conntrack::watch(store, &options.host_root, stop_sampling));
         scope.spawn(move || lookup.run(&processes_seen));
         if let Some(follower) = &mut follower {
             scope.spawn(move || follower.run(stop_sampling));

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use kfr_bundle::conntrack::TranslationFact;
 use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
 use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
@@ -43,6 +44,8 @@ pub enum Batch {
     Processes(Vec<ProcessFact>, bool),
     /// Containers, as the node's files name them.
     Containers(Vec<ContainerFact>),
+    /// Translated connections.
+    Translations(Vec<TranslationFact>),
     /// A host sample.
     Host(Box<HostSample>),
     /// A moment on several clocks.
@@ -227,6 +230,7 @@ fn last_event_ns(batch: &Batch) -> Option<u64> {
         Batch::ProcessEvents(rows) => rows.iter().map(|row| row.header.time_ns).max(),
         Batch::Processes(..)
         | Batch::Containers(_)
+        | Batch::Translations(_)
         | Batch::Host(_)
         | Batch::Kube(_)
         | Batch::Anchor(_)
@@ -244,6 +248,7 @@ fn rows_of(batch: &Batch) -> u64 {
         Batch::ProcessEvents(rows) => rows.len(),
         Batch::Processes(rows, _) => rows.len(),
         Batch::Containers(rows) => rows.len(),
+        Batch::Translations(rows) => rows.len(),
         Batch::Kube(rows) => rows.len(),
         Batch::Host(_) | Batch::Anchor(_) | Batch::Ledger(_) | Batch::Manifest(_) => 1,
     };
@@ -279,6 +284,7 @@ fn write(
         Batch::Anchor(row) => write_rows(writer, most, BlockKind::ANCHORS, &[row], |row| row.boottime_ns),
         Batch::Processes(rows, all) => write_maps(writer, most, BlockKind::PROCESSES, &rows, |row| row.time_ns, all),
         Batch::Containers(rows) => write_maps(writer, most, BlockKind::CONTAINERS, &rows, |row| row.time_ns, false),
+        Batch::Translations(rows) => write_maps(writer, most, BlockKind::CONNTRACK, &rows, |row| row.time_ns, false),
         Batch::Kube(rows) => {
             for rows in rows.chunks(OBJECTS_A_BLOCK) {
                 if !write_maps(writer, most, BlockKind::KUBE, rows, |row| row.time_ns, false)? {

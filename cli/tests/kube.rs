@@ -116,6 +116,57 @@ fn every_called_service_is_the_pod_that_answered() {
     assert!(called > 200 && confirmed >= 10, "{called} called, {confirmed} confirmed");
 }
 
+/// The packets that have the address of a Service: what a capture on the clients' side alone would have.
+fn asked_only(capture: &[u8]) -> Vec<u8> {
+    let (head, mut rest) = capture.split_at(24);
+    let mut kept = head.to_vec();
+    while rest.len() >= 16 {
+        let length = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
+        let (packet, behind) = rest.split_at(16 + length);
+        // Behind the record's head and that of Linux cooked v2: addresses of IPv4.
+        let is_virtual = |at: usize| packet.get(16 + 20 + at..).is_some_and(|ip| ip.starts_with(&[10, 96]));
+        if is_virtual(12) || is_virtual(16) {
+            kept.extend_from_slice(packet);
+        }
+        rest = behind;
+    }
+    kept
+}
+
+#[test]
+fn where_one_side_was_captured_the_nodes_table_tells_who_answered() {
+    let Some(k8s) = shared() else { return };
+    let (packets, folder) = (k8s.join("packets"), tempfile::tempdir().unwrap());
+    for entry in std::fs::read_dir(&packets).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.ends_with(".json") || name.ends_with(".ndjson")) {
+            std::fs::copy(entry.path(), folder.path().join(name)).unwrap();
+        }
+    }
+    std::fs::write(folder.path().join("shop.pcap"), asked_only(&std::fs::read(packets.join("shop.pcap")).unwrap()))
+        .unwrap();
+    let known_by = |found: &Found, what: &str| {
+        found.connections.iter().filter(|line| line["server"]["known_by"] == what).cloned().collect::<Vec<_>>()
+    };
+    let without = replay(folder.path());
+    assert!(known_by(&without, "conntrack").is_empty() && !known_by(&without, "endpoint_slice").is_empty());
+    let table = std::fs::read_to_string(packets.join("host-before/conntrack.txt")).unwrap();
+    std::fs::write(folder.path().join("conntrack-before.txt"), &table).unwrap();
+    let (answered, found) = (conntrack(&table), replay(folder.path()));
+    let told = known_by(&found, "conntrack");
+    for line in &told {
+        let client = (line["client"]["address"].as_str().unwrap(), line["client"]["port"].to_string());
+        let same = |((_, (source, from, target, _)), _): &(&(String, Tuple), &String)| {
+            (source.as_str(), from) == (client.0, &client.1) && target.starts_with("10.96.")
+        };
+        let (_, answering) = answered.iter().find(same).unwrap_or_else(|| panic!("not in the table: {line}"));
+        assert_eq!(line["server"]["address"], **answering, "{line}");
+        assert!(line["server"]["pod"].is_string() && line["service"].is_string(), "{line}");
+    }
+    println!("{} of {} connections by the table", told.len(), found.connections.len());
+    assert!(told.len() >= 3, "{}", told.len());
+}
+
 #[test]
 fn every_pod_has_its_name_and_workload() {
     let Some(k8s) = shared() else { return };

@@ -6,6 +6,7 @@
 
 mod truth;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -78,6 +79,15 @@ impl Network {
             type nat hook prerouting priority -100; ip daddr 10.241.96.10 tcp dport 80 dnat to 10.241.2.2:8080; }; }'";
         ip(&format!("netns exec {router} sh -c {}", forward.replace(' ', "\u{a0}")));
         network
+    }
+
+    /// The router's table of connections.
+    fn conntrack(&self) -> Vec<u8> {
+        let mut cat = Command::new("ip");
+        cat.args(["netns", "exec", &self.names[2], "cat", "/proc/net/nf_conntrack"]);
+        let output = cat.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
     }
 
     /// A Python program in a namespace, once it is ready.
@@ -166,13 +176,20 @@ fn both_ends_on_two_nodes_are_one_connection() {
     let (network, folder) = (Network::new(), folder());
     let server = network.run(1, SERVER);
     let mut client = network.run(0, CLIENT);
+    // The client's node is the one that translates: its table is the router's.
+    let root = folder.path().join("root");
+    let table = root.join("proc/1/net/nf_conntrack");
+    fs::create_dir_all(table.parent().unwrap()).unwrap();
+    fs::write(&table, "").unwrap();
     let record = |name: &str, pid: &str| {
-        Capture::start(folder.path(), name, &["--kube", "off", "--node-name", name, "--pid", pid])
+        let options = ["--kube", "off", "--node-name", name, "--pid", pid, "--host-root", root.to_str().unwrap()];
+        Capture::start(folder.path(), name, &options)
     };
     let (at_client, at_server) = (record("node-a", &client.pid()), record("node-b", &server.pid()));
     let beside = record("again-a", &client.pid());
     client.stdin.write_all(b"go\n").unwrap();
     client.wait_for("done");
+    fs::write(&table, network.conntrack()).unwrap();
     let (at_client, at_server, beside) = (at_client.stop(), at_server.stop(), beside.stop());
 
     let both = requests(&[&at_client, &at_server]);
@@ -194,8 +211,9 @@ fn both_ends_on_two_nodes_are_one_connection() {
 
     // Of one of them: the same requests, from one side.
     let alone = requests(&[&at_client]);
-    let called = |line: &&Value| line["server"]["address"] == "10.241.96.10";
+    let called = |line: &&Value| line["server"]["known_by"] == "conntrack";
     assert_eq!((alone.len(), alone.iter().filter(called).count()), (CALLED + DIRECT, CALLED));
+    assert!(alone.iter().all(|line| line["server"]["address"] == "10.241.2.2" && line["server"]["port"] == 8080));
     let timed = |lines: &[Value]| -> Vec<(u64, u64)> {
         lines.iter().map(|line| (number(line, "start_ns"), number(line, "duration_ns"))).collect()
     };

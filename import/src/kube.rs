@@ -1,5 +1,6 @@
 //! What Kubernetes said at the time of a packet capture, from files: lists as `kubectl get -o json` prints them, and watch
-//! streams (`kubectl get --watch --output-watch-events -o json`, or the API's own), one JSON object after the other.
+//! streams (`kubectl get --watch --output-watch-events -o json`, or the API's own), one JSON object after the other; and what
+//! `conntrack -L` printed on a node (`conntrack*.txt`).
 //!
 //! Files have no clock, so rows are placed by what objects tell: a list whose name has `before` in it is the state when the
 //! capture began, one with `after` that when it ended; other lists hold throughout, as far as no watch says otherwise.
@@ -11,6 +12,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use kfr_bundle::conntrack::TranslationFact;
 use kfr_bundle::kube::{KubeChange, KubeFact, recorded_kinds};
 use serde_json::Value;
 
@@ -41,16 +43,23 @@ pub struct KubeCounters {
     pub rows: u64,
     /// Objects of kinds that are not recorded, or without a name.
     pub objects_skipped: u64,
+    /// Translated connections of a node's table.
+    pub translations: u64,
     /// Files that are no list and no watch, or of which a part is malformed.
     pub files_skipped: u64,
 }
 
 impl KubeCounters {
     /// By name, as the ledger has them.
-    pub fn named(&self) -> [(String, u64); 3] {
-        let Self { rows, objects_skipped, files_skipped } = *self;
-        [("kube_rows", rows), ("kube_objects_skipped", objects_skipped), ("kube_files_skipped", files_skipped)]
-            .map(|(name, count)| (name.to_string(), count))
+    pub fn named(&self) -> [(String, u64); 4] {
+        let Self { rows, objects_skipped, translations, files_skipped } = *self;
+        [
+            ("kube_rows", rows),
+            ("kube_objects_skipped", objects_skipped),
+            ("kube_translations", translations),
+            ("kube_files_skipped", files_skipped),
+        ]
+        .map(|(name, count)| (name.to_string(), count))
     }
 }
 
@@ -60,6 +69,16 @@ enum Moment {
     Before,
     Throughout,
     After,
+}
+
+impl Moment {
+    fn of_file(name: &str) -> Self {
+        match name {
+            _ if name.contains("before") => Self::Before,
+            _ if name.contains("after") => Self::After,
+            _ => Self::Throughout,
+        }
+    }
 }
 
 /// An object of a list or a change of a watch, not yet placed.
@@ -76,6 +95,7 @@ struct Found {
 /// The content of a folder.
 pub struct KubeFiles {
     found: Vec<Found>,
+    translations: Vec<(Moment, TranslationFact)>,
     /// Kinds that a list at a moment is complete of.
     complete: BTreeSet<(Moment, String)>,
     /// Hash input: the files' names and bytes, in the order of the names.
@@ -86,7 +106,7 @@ pub struct KubeFiles {
 }
 
 impl KubeFiles {
-    /// Reads the `.json` and `.ndjson` files of a folder.
+    /// Reads the `.json` and `.ndjson` files of a folder, and `conntrack*.txt`.
     ///
     /// # Errors
     /// [`KubeError`]. Files that hold something else are counted, not refused.
@@ -94,10 +114,11 @@ impl KubeFiles {
         let unreadable = |error| KubeError::Folder(folder.to_path_buf(), error);
         let entries = std::fs::read_dir(folder).map_err(unreadable)?;
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
-        paths.retain(|path| path.extension().is_some_and(|end| end == "json" || end == "ndjson"));
+        paths.retain(|path| path.extension().is_some_and(|end| end == "json" || end == "ndjson") || is_conntrack(path));
         paths.sort();
         let mut files = Self {
             found: Vec::new(),
+            translations: Vec::new(),
             complete: BTreeSet::new(),
             bytes: Vec::new(),
             files: 0,
@@ -106,7 +127,11 @@ impl KubeFiles {
         for path in paths {
             let content = read_file(&path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            files.add_file(&name, &content);
+            if is_conntrack(&path) {
+                files.add_conntrack(&name, &content);
+            } else {
+                files.add_file(&name, &content);
+            }
             files.bytes.push((name, content));
         }
         if files.found.is_empty() {
@@ -120,12 +145,35 @@ impl KubeFiles {
         self.bytes.iter().flat_map(|(name, content)| [name.as_bytes(), content.as_slice()])
     }
 
+    /// A node's table of connections.
+    fn add_conntrack(&mut self, name: &str, content: &[u8]) {
+        let moment = Moment::of_file(name);
+        let lines = content.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+        let facts = lines.filter_map(|line| TranslationFact::parse(line, 0));
+        let before = self.translations.len();
+        self.translations.extend(facts.map(|fact| (moment, fact)));
+        self.counters.files_skipped += u64::from(self.translations.len() == before);
+    }
+
+    /// Translated connections, in order of time, for a capture from `start_ns` to `end_ns` (ns since 1970). A table that was
+    /// read nobody knows when counts at both ends.
+    pub fn translations(&mut self, start_ns: u64, end_ns: u64) -> Vec<TranslationFact> {
+        let mut rows = Vec::new();
+        for (moment, fact) in std::mem::take(&mut self.translations) {
+            if moment != Moment::After {
+                rows.push(TranslationFact { time_ns: start_ns, ..fact.clone() });
+            }
+            if moment != Moment::Before {
+                rows.push(TranslationFact { time_ns: end_ns, ..fact });
+            }
+        }
+        rows.sort_by_key(|row| row.time_ns);
+        self.counters.translations = rows.len() as u64;
+        rows
+    }
+
     fn add_file(&mut self, name: &str, content: &[u8]) {
-        let moment = match name {
-            _ if name.contains("before") => Moment::Before,
-            _ if name.contains("after") => Moment::After,
-            _ => Moment::Throughout,
-        };
+        let moment = Moment::of_file(name);
         self.files += 1;
         let before = self.found.len();
         let mut is_whole = true;
@@ -262,6 +310,11 @@ impl KubeFiles {
     }
 }
 
+fn is_conntrack(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("conntrack") && name.ends_with(".txt")
+}
+
 fn read_file(path: &Path) -> Result<Vec<u8>, KubeError> {
     let unreadable = |error| KubeError::File(path.to_path_buf(), error);
     let mut content = Vec::new();
@@ -372,7 +425,7 @@ mod tests {
             "200 Complete 2 Pod",
         ];
         assert_eq!(rows, expected);
-        assert_eq!(counters, KubeCounters { rows: 6, objects_skipped: 1, files_skipped: 1 });
+        assert_eq!(counters, KubeCounters { rows: 6, objects_skipped: 1, translations: 0, files_skipped: 1 });
     }
 
     #[test]

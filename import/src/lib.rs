@@ -154,7 +154,8 @@ pub fn import_with_kube(
     recorder.flush();
     let (first_ns, last_ns) = import.times_ns.unwrap_or((began_ns, began_ns));
     recorder.anchors(&if first_ns == last_ns { vec![last_ns] } else { vec![first_ns, last_ns] });
-    let kube = kube.map(|files| {
+    let kube = kube.map(|mut files| {
+        recorder.translations(&files.translations(first_ns, last_ns));
         let (rows, counters) = files.place(first_ns, last_ns);
         recorder.kube(&rows);
         counters

@@ -1,5 +1,6 @@
 //! Events into blocks of a bundle.
 
+use kfr_bundle::conntrack::TranslationFact;
 use kfr_bundle::events::{
     DIRECTION_RECEIVED, DIRECTION_SENT, DataEvent, EventHeader, KIND_DATA, KIND_SOCKET, KIND_STATE, KIND_TCP,
     MISSING_LIMIT, MISSING_NOTHING, SocketEvent, StateEvent, TcpEvent,
@@ -166,14 +167,23 @@ impl Recorder {
 
     /// Kubernetes objects and changes, in order of time.
     pub fn kube(&mut self, rows: &[KubeFact]) {
+        self.maps(BlockKind::KUBE, rows, |row| row.time_ns);
+    }
+
+    /// Translated connections, in order of time.
+    pub fn translations(&mut self, rows: &[TranslationFact]) {
+        self.maps(BlockKind::CONNTRACK, rows, |row| row.time_ns);
+    }
+
+    fn maps<T: Serialize>(&mut self, kind: BlockKind, rows: &[T], time_ns: impl Fn(&T) -> u64) {
         let mut maps = MapWriter::new();
         let mut first_ns = None;
         for (number, row) in rows.iter().enumerate() {
-            // JSON values, of bounded depth.
+            // JSON values of bounded depth, numbers and texts.
             let _what_messagepack_holds = maps.push(row);
-            let began_ns = *first_ns.get_or_insert(row.time_ns);
+            let began_ns = *first_ns.get_or_insert(time_ns(row));
             if maps.raw_bytes() >= BLOCK_BYTES || number + 1 == rows.len() {
-                let block = Block::new(BlockKind::KUBE, maps.len()).with_times(began_ns, row.time_ns);
+                let block = Block::new(kind, maps.len()).with_times(began_ns, time_ns(row));
                 self.block(&block, &maps.encode());
                 maps.clear();
                 first_ns = None;

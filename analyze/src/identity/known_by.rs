@@ -13,6 +13,8 @@ pub enum KnownBy {
     PodAddress,
     /// Files of its node name the pod; its workload is guessed from the name.
     NodeNames,
+    /// The node's own table of translated connections said so.
+    Conntrack,
     /// It was the only one behind the Service's address, or all that were are of one workload.
     EndpointSlice,
     /// A DNS answer had given the address to a name before.
@@ -28,6 +30,7 @@ impl KnownBy {
             Self::UnixPeer => "unix_peer",
             Self::PodAddress => "pod_address",
             Self::NodeNames => "node_names",
+            Self::Conntrack => "conntrack",
             Self::EndpointSlice => "endpoint_slice",
             Self::Dns => "dns",
         }

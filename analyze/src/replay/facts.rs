@@ -1,5 +1,8 @@
 //! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
 
+use std::net::IpAddr;
+
+use kfr_bundle::conntrack::TranslationFact;
 use kfr_bundle::events::{
     DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, ROLE_CLIENT, ROLE_SERVER, SocketEvent, StateEvent, TcpEvent,
 };
@@ -12,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clocks::{Clock, Leg, agree};
 use crate::cluster::Cluster;
-use crate::identity::{Kube, Objects, Processes, Socket, Sockets, blind_times};
+use crate::identity::{Kube, Objects, Processes, Socket, Sockets, Translations, blind_times};
 use crate::replay::input::Input;
 use crate::replay::losses::SeenNumbers;
 
@@ -74,6 +77,8 @@ pub struct Facts {
     pub kube: Kube,
     /// What the cluster was and what happened to it.
     pub cluster: Cluster,
+    /// Which addresses were translated.
+    pub translations: Translations,
     /// Most that the clocks of two nodes are apart; `None` of one node, and where nothing bounds it.
     pub clock_error_ns: Option<u64>,
 }
@@ -93,6 +98,7 @@ impl Facts {
             let node = facts.nodes.get(*bundle as usize);
             row.time_ns = node.map_or(row.time_ns, |node| node.clock.wall_ns(row.time_ns));
         }
+        facts.read_translations(inputs);
         let blind = blind_times(&objects);
         let objects = Objects::new(objects);
         facts.kube = Kube::new(&objects, blind);
@@ -254,6 +260,27 @@ impl Facts {
         let established = (here.wall_ns(client.opened_ns?), there.wall_ns(server.opened_ns?));
         let uncertain_ns = here.uncertainty_ns().saturating_add(there.uncertainty_ns());
         Some(Leg::of_handshake((client.id.0, server.id.0), established, server.handshake_rtt_us, uncertain_ns))
+    }
+
+    fn read_translations(&mut self, inputs: &[Input]) {
+        for (input, node) in inputs.iter().zip(&mut self.nodes) {
+            for entry in input.reader.blocks_of(BlockKind::CONNTRACK) {
+                let (mut bad, clock) = (0, node.clock.clone());
+                each_map(input, entry, &mut bad, |mut row: TranslationFact| {
+                    row.time_ns = clock.wall_ns(row.time_ns);
+                    self.translations.add(&row);
+                });
+                node.malformed += bad;
+            }
+        }
+        self.translations.finish();
+    }
+
+    /// Who answered a client that nobody recorded the other end of, by a node's table.
+    pub fn answered(&self, client: &Socket) -> Option<(IpAddr, u16)> {
+        let clock = self.nodes.get(client.id.0 as usize).map(|node| &node.clock);
+        let closed_ns = client.closed_ns.and_then(|at| clock.map(|clock| clock.wall_ns(at)));
+        self.translations.answered(client, self.began_ns(client), closed_ns)
     }
 
     /// When a socket's connection began, as far as that was seen; wall clock ns.
