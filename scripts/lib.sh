@@ -51,12 +51,13 @@ want_shop() {
     want python3-redis "$PYTHON" -c 'import redis'
 }
 
-# The servers and clients of cli/tests/live_protocols.rs.
+# The servers and clients of cli/tests/live_protocols.rs, and what cli/tests/live_nodes.rs translates addresses with.
 want_protocol_servers() {
     local module
     want_command setpriv util-linux
     want_command openssl openssl
     want_command curl curl
+    want_command nft nftables
     want postgresql has_server_of_postgresql
     want_command psql postgresql-client
     want_command memcached memcached

@@ -16,11 +16,14 @@ const KEPT_NS: u64 = 120_000_000_000;
 /// A client's address and the one it asked for.
 type Asked = (Transport, IpAddr, u16, IpAddr, u16);
 
+/// When an entry was read (wall clock, ns), and who answers.
+type Entry = (u64, (IpAddr, u16));
+
 /// Entries of the tables of all nodes.
 #[derive(Debug, Default)]
 pub struct Translations {
-    /// By who asked whom: when that was read (wall clock, ns), and who answers.
-    all: FxHashMap<Asked, Vec<(u64, (IpAddr, u16))>>,
+    /// By who asked whom.
+    all: FxHashMap<Asked, Vec<Entry>>,
     entries: usize,
 }
 

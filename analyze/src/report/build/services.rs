@@ -256,7 +256,7 @@ fn traffic(analysis: &Analysis) -> BTreeMap<(u32, u32, &'static str), Traffic> {
                 zones.bytes += sent + received;
             }
         }
-        sum.known_by = sum.known_by.or(connection.known_by.map(|known_by| known_by.name()));
+        sum.known_by = sum.known_by.or(server_end.known_by.or(connection.known_by).map(|known_by| known_by.name()));
     }
     traffic
 }

@@ -130,7 +130,7 @@ pub struct Edge {
     pub failed_connects: Option<u64>,
     /// `one_sided`, `probe`, ...
     pub flags: Vec<String>,
-    /// How the server's identity is known: `both_ends`, `address`, `sequence`.
+    /// How the server's identity is known: `sequence`, `address`, `conntrack`, `endpoint_slice`, `dns`, ...
     pub known_by: Option<String>,
     /// What of it goes from one zone to another; null where the zones of the two ends are not known.
     pub cross_zone: Option<CrossZone>,
