@@ -136,6 +136,16 @@ impl Kube {
         spans.find(|span| (span.from_ns..span.to_ns).contains(&time_ns)).map(|span| span.what)
     }
 
+    /// All addresses that were anybody's at some time.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.by_ip.keys().copied()
+    }
+
+    /// Ids of all containers that are known.
+    pub fn containers(&self) -> impl Iterator<Item = &str> {
+        self.by_container.keys().map(String::as_str)
+    }
+
     /// The pod of a container, by the container's id (64 hex digits).
     pub fn pod_of_container(&self, id: &str) -> Option<u32> {
         self.by_container.get(id).copied()
