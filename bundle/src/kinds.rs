@@ -30,6 +30,10 @@ impl BlockKind {
     pub const KUBE: Self = Self(11);
     /// Symbols and unwind tables (reserved).
     pub const SYMBOLS: Self = Self(12);
+    /// Lines of container logs: named maps ([`crate::logs::LogFact`]).
+    pub const LOGS: Self = Self(13);
+    /// What became of each container's lines: named maps ([`crate::logs::LogCounts`]).
+    pub const LOG_COUNTS: Self = Self(14);
     /// The footer's index: columns of [`crate::index::IndexRow`]. Only the last block has this kind.
     pub const INDEX: Self = Self(0xFFFF);
 
@@ -48,6 +52,8 @@ impl BlockKind {
             Self::LEDGER => "ledger",
             Self::KUBE => "kube",
             Self::SYMBOLS => "symbols",
+            Self::LOGS => "logs",
+            Self::LOG_COUNTS => "log_counts",
             Self::INDEX => "index",
             _ => return None,
         })

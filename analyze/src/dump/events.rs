@@ -10,8 +10,8 @@ use kfr_bundle::{Address, BlockEntry, BlockKind, DataBlock, DataRow, Row, decode
 use serde_json::{Value, json};
 
 use crate::clocks::Clock;
-use crate::dump::mask::mask_arguments;
 use crate::replay::{Facts, Input};
+use kfr_bundle::secrets::mask_arguments;
 
 /// An address that names no event of these bundles.
 #[derive(Debug, thiserror::Error)]
