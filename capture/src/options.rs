@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::kube::Cluster;
+use crate::logs::Lines;
 
 /// Which tracepoints show the bytes that sockets move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +59,10 @@ pub struct Options {
     pub max_cpu_percent: u32,
     /// The Kubernetes cluster that is asked; `None`: none.
     pub kube: Option<Cluster>,
+    /// Which lines of container logs are recorded.
+    pub logs: Lines,
+    /// Where the host's files are; `None`: as the first process sees them.
+    pub host_root: Option<PathBuf>,
 }
 
 /// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
@@ -85,6 +90,8 @@ impl Options {
             max_memory: 128 << 20,
             max_cpu_percent: 10,
             kube: None,
+            logs: Lines::default(),
+            host_root: None,
         }
     }
 
