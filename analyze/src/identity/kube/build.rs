@@ -72,6 +72,10 @@ impl Kube {
                     }
                 }
             }
+            if !life.uid.is_empty() {
+                self.by_uid.insert(life.uid.clone(), number);
+            }
+            self.by_name.insert((life.namespace.clone(), life.name.clone()), number);
             self.pods.push(Pod {
                 namespace: life.namespace.clone(),
                 name: life.name.clone(),

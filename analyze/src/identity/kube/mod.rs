@@ -93,6 +93,9 @@ pub struct Kube {
     by_ip: FxHashMap<IpAddr, Vec<Span<Who>>>,
     by_node_port: FxHashMap<u16, Vec<Span<u32>>>,
     by_container: FxHashMap<String, u32>,
+    by_uid: FxHashMap<String, u32>,
+    /// Of several pods that had a name one after the other, the last.
+    by_name: FxHashMap<(String, String), u32>,
     slices: FxHashMap<(String, String), Vec<Span<Slice>>>,
     blind: Vec<Blind>,
 }
@@ -131,6 +134,12 @@ impl Kube {
     /// The pod of a container, by the container's id (64 hex digits).
     pub fn pod_of_container(&self, id: &str) -> Option<u32> {
         self.by_container.get(id).copied()
+    }
+
+    /// The pod of this UID, or else of this name: the kubelet calls a static pod by another UID than the API does.
+    pub fn pod_named(&self, uid: &str, namespace: &str, name: &str) -> Option<u32> {
+        let by_name = || self.by_name.get(&(namespace.to_string(), name.to_string()));
+        self.by_uid.get(uid).or_else(by_name).copied()
     }
 
     /// A pod.
