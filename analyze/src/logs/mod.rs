@@ -88,7 +88,7 @@ pub fn each_line<E>(inputs: &[Input], facts: &Facts, mut each: impl FnMut(Line) 
 }
 
 /// Name of a pod's workload.
-pub fn workload<'a>(facts: &'a Facts, pod: Option<u32>) -> Option<&'a str> {
+pub fn workload(facts: &Facts, pod: Option<u32>) -> Option<&str> {
     let pod = facts.kube.pod(pod?)?;
     Some(facts.kube.workload_name(pod.workload)).filter(|name| !name.is_empty())
 }

@@ -342,14 +342,14 @@ mod tests {
             ),
             (
                 "E1122 10:46:39.187429       1 controller.go:114] \"Error syncing pod\" err=\"x\" pod=\"shop/api-1\"",
-                "E{n} {time} {n} controller.go:{n}] \"Error syncing pod\" err=\"?\" pod=\"?\"",
+                "{id} {time} {n} controller.go:{n}] \"Error syncing pod\" err=\"?\" pod=\"?\"",
             ),
             ("bad GET /api/products/22 <HTTPError 404: 'Not Found'>", "bad GET /api/products/{n} <HTTPError {n}: '?'>"),
             ("took 1m30.5s for 3 rows, 99% of 64KiB in worker12", "took {n} for {n} rows, {n} of {n} in worker{n}"),
             ("ids [1, 2, 3] and [4]", "ids [{n}] and [{n}]"),
             ("req 550e8400-e29b-41d4-a716-446655440000 0x7f3a deadbeef1", "req {id}"),
             ("can't open the user's file", "can't open the user's file"),
-            ("fe80::1%eth0 [::1]:80 2001:db8::1", "fe80::{n}%eth{n} [::{n}]:{n} {ip}"),
+            ("fe80::1%eth0 [::1]:80 2001:db8::1", "fe{n}::{n}%eth{n} [::{n}]:{n} {ip}"),
             ("", ""),
         ] {
             assert_eq!(pattern(text), expected, "{text}");

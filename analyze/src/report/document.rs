@@ -12,6 +12,7 @@ mod golden;
 mod host;
 mod later;
 mod ledger;
+mod logs;
 
 pub use flow::{
     CodeCount, Connection, Edge, Endpoint, Exemplar, IdleInTransaction, NPlusOne, Network, NetworkTotals, Peer,
@@ -21,6 +22,7 @@ pub use golden::{Golden, Point};
 pub use host::{CoreSplit, Disk, DiskSample, HostSample, Interface, InterfaceSample, Node, Pressure, TcpCounters};
 pub use later::{Change, Pod, Profile, Span, Trace, Workload};
 pub use ledger::{EncryptedShare, Figure, Ledger, LedgerEntry, LostRange, ProtocolShare, Totals};
+pub use logs::{LogContainer, LogExample, LogGroup};
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -60,6 +62,12 @@ pub struct Document {
     pub traces: Vec<Trace>,
     /// Transport: totals, and the connections worth a look.
     pub network: Network,
+    /// Lines of container logs that are alike, worst and most frequent first.
+    #[serde(default)]
+    pub logs: Vec<LogGroup>,
+    /// What became of each container's log lines, most left out first.
+    #[serde(default)]
+    pub log_containers: Vec<LogContainer>,
     /// CPU profiles.
     pub profiles: Vec<Profile>,
     /// What changed during the capture, by time.

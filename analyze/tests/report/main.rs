@@ -50,6 +50,8 @@ fn json_is_the_document() {
         "sql",
         "traces",
         "network",
+        "logs",
+        "log_containers",
         "profiles",
         "changes",
     ] {

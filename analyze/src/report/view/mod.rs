@@ -6,6 +6,7 @@ mod findings;
 mod flow;
 mod head;
 mod ledger;
+mod logs;
 mod nodes;
 mod plan;
 mod table;
@@ -50,6 +51,7 @@ pub(crate) struct Page {
     sql: Option<Table>,
     network: ledger::Facts,
     connections: Option<Table>,
+    logs: Option<Table>,
     nodes: Vec<nodes::NodeView>,
     nodes_hidden: u64,
     ledger: ledger::LedgerView,
@@ -67,6 +69,7 @@ struct Caveats {
     edges: Vec<(String, String)>,
     sql: Vec<(String, String)>,
     network: Vec<(String, String)>,
+    logs: Vec<(String, String)>,
     nodes: Vec<(String, String)>,
     time: Vec<(String, String)>,
 }
@@ -113,6 +116,7 @@ impl Page {
             Need { rows: n(doc.nodes.len()).min(NODES), each: 260, share: 800 },
             Need { rows: n(doc.checks.len()), each: 9, share: 500 },
             Need { rows: n(doc.changes.len()), each: 6, share: 300 },
+            Need { rows: n(doc.logs.len()), each: 19, share: 800 },
         ];
         let [
             finding_rows,
@@ -126,6 +130,7 @@ impl Page {
             node_rows,
             check_rows,
             change_rows,
+            log_rows,
         ] = plan(needs);
         let context = Context::new(
             doc,
@@ -156,6 +161,7 @@ impl Page {
             sql: flow::statements(&context, sql_rows),
             network: ledger::network_facts(&context),
             connections: connections::connections(&context, connection_rows),
+            logs: logs::logs(&context, log_rows),
             nodes: nodes::nodes(&context, node_rows),
             nodes_hidden: n(doc.nodes.len()).saturating_sub(node_rows),
             ledger: ledger::ledger(&context, ledger_rows),
@@ -196,6 +202,7 @@ impl Page {
             ("graph", "Graph", doc.edges.len(), self.edges.is_some()),
             ("sql", "SQL", doc.sql.len(), self.sql.is_some()),
             ("network", "Network", doc.network.connections_total as usize, true),
+            ("logs", "Logs", doc.logs.len(), self.logs.is_some()),
             ("nodes", "Nodes", doc.nodes.len(), !self.nodes.is_empty()),
             ("ledger", "Ledger", doc.ledger.entries.len(), true),
             ("appendix", "Appendix", 0, true),
@@ -213,13 +220,14 @@ impl Page {
 
 impl Caveats {
     fn new(context: &Context<'_>) -> Self {
-        use super::document::Figure::{Bytes, Latency, Network, Nodes, Requests, Sql, Time, Topology};
+        use super::document::Figure::{Bytes, Latency, Logs, Network, Nodes, Requests, Sql, Time, Topology};
         Self {
             overall: context.caveats(&[Requests, Latency, Bytes]),
             services: context.caveats(&[Requests, Latency]),
             edges: context.caveats(&[Requests, Latency, Bytes, Topology]),
             sql: context.caveats(&[Sql, Latency]),
             network: context.caveats(&[Network, Bytes]),
+            logs: context.caveats(&[Logs]),
             nodes: context.caveats(&[Nodes]),
             time: context.caveats(&[Time]),
         }
