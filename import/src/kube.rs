@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use kfr_bundle::kube::{KubeChange, KubeFact, recorded_kinds};
 use serde_json::Value;
 
+use crate::logs::PodLog;
+
 /// Largest file that is read, bytes: an object in memory takes several times its text.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
@@ -78,11 +80,12 @@ pub struct KubeFiles {
     complete: BTreeSet<(Moment, String)>,
     /// Hash input: the files' names and bytes, in the order of the names.
     bytes: Vec<(String, Vec<u8>)>,
+    logs: Vec<PodLog>,
     counters: KubeCounters,
 }
 
 impl KubeFiles {
-    /// Reads the `.json` and `.ndjson` files of a folder.
+    /// Reads the `.json` and `.ndjson` files of a folder, and the logs of pods there.
     ///
     /// # Errors
     /// [`KubeError`]. Files that hold something else are counted, not refused.
@@ -92,15 +95,20 @@ impl KubeFiles {
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
         paths.retain(|path| path.extension().is_some_and(|end| end == "json" || end == "ndjson"));
         paths.sort();
-        let mut files =
-            Self { found: Vec::new(), complete: BTreeSet::new(), bytes: Vec::new(), counters: KubeCounters::default() };
+        let mut files = Self {
+            found: Vec::new(),
+            complete: BTreeSet::new(),
+            bytes: Vec::new(),
+            logs: PodLog::read_all(folder)?,
+            counters: KubeCounters::default(),
+        };
         for path in paths {
             let content = read_file(&path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             files.add_file(&name, &content);
             files.bytes.push((name, content));
         }
-        if files.found.is_empty() {
+        if files.found.is_empty() && files.logs.is_empty() {
             return Err(KubeError::Empty(folder.to_path_buf()));
         }
         Ok(files)
@@ -108,7 +116,8 @@ impl KubeFiles {
 
     /// What was read, to be hashed: names and bytes.
     pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.iter().flat_map(|(name, content)| [name.as_bytes(), content.as_slice()])
+        let files = self.bytes.iter().chain(self.logs.iter().map(|log| &log.file));
+        files.flat_map(|(name, content)| [name.as_bytes(), content.as_slice()])
     }
 
     fn add_file(&mut self, name: &str, content: &[u8]) {
@@ -176,6 +185,11 @@ impl KubeFiles {
         }
     }
 
+    /// The logs of pods that are there.
+    pub fn take_logs(&mut self) -> Vec<PodLog> {
+        std::mem::take(&mut self.logs)
+    }
+
     /// The rows, in order of time, for a capture from `start_ns` to `end_ns` (ns since 1970).
     pub fn place(self, start_ns: u64, end_ns: u64) -> (Vec<KubeFact>, KubeCounters) {
         let version = |fact: &KubeFact| fact.resource_version.parse::<u64>().unwrap_or(0);
@@ -233,7 +247,7 @@ impl KubeFiles {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, KubeError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KubeError> {
     let unreadable = |error| KubeError::File(path.to_path_buf(), error);
     let mut content = Vec::new();
     let file = File::open(path).map_err(unreadable)?;

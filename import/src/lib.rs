@@ -31,6 +31,7 @@ mod flows;
 mod fragments;
 pub mod kube;
 mod link;
+mod logs;
 mod packet;
 mod recorder;
 mod source;
@@ -48,6 +49,7 @@ pub use source::FileEnd;
 
 use flows::Flows;
 use kube::{KubeCounters, KubeFiles};
+use logs::PodLog;
 use packet::Unpacker;
 use recorder::Recorder;
 use source::{Frame, Source};
@@ -154,9 +156,16 @@ pub fn import_with_kube(
     recorder.flush();
     let (first_ns, last_ns) = import.times_ns.unwrap_or((began_ns, began_ns));
     recorder.anchors(&if first_ns == last_ns { vec![last_ns] } else { vec![first_ns, last_ns] });
-    let kube = kube.map(|files| {
+    let kube = kube.map(|mut files| {
+        let pod_logs = files.take_logs();
         let (rows, counters) = files.place(first_ns, last_ns);
-        recorder.kube(&rows);
+        recorder.maps(BlockKind::KUBE, &rows, |row| row.time_ns);
+        if !pod_logs.is_empty() {
+            manifest.logs = "all".to_string();
+            let logs = PodLog::place(&pod_logs, &rows, first_ns, last_ns);
+            recorder.maps(BlockKind::LOGS, &logs.lines, |row| row.time_ns);
+            recorder.maps(BlockKind::LOG_COUNTS, &logs.counts, |row| row.time_ns);
+        }
         counters
     });
     let mut ledger = LedgerFact { time_ns: last_ns, counters: import.counters.named() };

@@ -49,6 +49,9 @@ const ROWS_BYTES: usize = 512 << 10;
 /// one.
 const UNNAMED_SCANS: u8 = 2;
 
+/// What the manifest says where a host has no folder of logs.
+pub const ABSENT: &str = "absent";
+
 /// Which lines are recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lines {
@@ -134,7 +137,7 @@ impl LogFiles {
         let found = HostRoot::open(root).and_then(|root| root.file(Path::new(PODS)).map(|_| root));
         match found {
             Ok(root) => Ok(Self { root }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("absent".to_string()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(ABSENT.to_string()),
             Err(error) => Err(format!("unreadable: {error}")),
         }
     }
