@@ -156,7 +156,7 @@ fn userinfo<'a>(text: &str) -> Option<Cow<'a, str>> {
 }
 
 /// Words of a name behind which a secret stands.
-const SECRET_WORDS: [&str; 24] = [
+const SECRET_WORDS: [&str; 23] = [
     "pass",
     "passwd",
     "password",
@@ -180,10 +180,13 @@ const SECRET_WORDS: [&str; 24] = [
     "sessionid",
     "sid",
     "otp",
-    "csrf",
 ];
 /// Ends of words that are written together.
 const SECRET_ENDS: [&str; 7] = ["password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey"];
+/// What is in each of these, and in `key`.
+const STEMS: [&str; 14] = [
+    "pass", "pwd", "secret", "token", "cred", "auth", "dsn", "cookie", "jwt", "bearer", "key", "sid", "session", "otp",
+];
 /// What makes a `key` a secret one.
 const KEY_WORDS: [&str; 10] =
     ["api", "access", "secret", "private", "auth", "encryption", "signing", "shared", "account", "master"];
@@ -192,6 +195,12 @@ const WHOLE_VALUES: [&str; 2] = ["authorization", "cookie"];
 
 /// Whether a name says that its value is a secret, and whether the value goes to the end of the line.
 fn is_secret_name(name: &str) -> Option<bool> {
+    // Most names are none: without a part of one of these, it needs no words.
+    let has_stem =
+        |stem: &str| name.as_bytes().windows(stem.len()).any(|part| part.eq_ignore_ascii_case(stem.as_bytes()));
+    if !STEMS.iter().any(|stem| has_stem(stem)) {
+        return None;
+    }
     let mut words: Vec<String> = Vec::new();
     let mut previous_lower = false;
     for c in name.chars() {
@@ -302,6 +311,8 @@ const ISSUED: [(&str, usize); 16] = [
     ("AIza", 30),
     ("eyJ", 20),
 ];
+/// The least of these lengths.
+const SHORTEST_ISSUED: usize = 16;
 /// Schemes of credentials (RFC 6750, RFC 7617): the word behind them is one.
 const SCHEMES: [&str; 2] = ["bearer", "basic"];
 
@@ -316,6 +327,9 @@ fn tokens<'a>(text: &str) -> Option<Cow<'a, str>> {
             let word = word.get(..word.find(|c| !part(c)).unwrap_or(word.len()))?;
             at = begin + word.len();
             let credential = std::mem::replace(&mut scheme, SCHEMES.iter().any(|name| name.eq_ignore_ascii_case(word)));
+            if word.len() < SHORTEST_ISSUED && !credential {
+                continue;
+            }
             // A word of prose (`basic authentication`) is no credential.
             if credential && word.len() >= 8 && word.contains(|c: char| !c.is_ascii_lowercase()) {
                 return Some(begin..at);
@@ -335,6 +349,9 @@ fn tokens<'a>(text: &str) -> Option<Cow<'a, str>> {
     replaced(text, ranges)
 }
 
+/// Digits of a payment card at most.
+const MAX_CARD_DIGITS: usize = 19;
+
 /// Digits of a payment card (ISO/IEC 7812-1): 13 to 19, beginning with 2 to 6, with a right check digit; in groups or not.
 fn cards<'a>(text: &str) -> Option<Cow<'a, str>> {
     let bytes = text.as_bytes();
@@ -343,20 +360,25 @@ fn cards<'a>(text: &str) -> Option<Cow<'a, str>> {
     let ranges = std::iter::from_fn(|| {
         loop {
             let begin = at + bytes.get(at..)?.iter().position(u8::is_ascii_digit)?;
-            let (mut digits, mut end) = (Vec::new(), begin);
-            while let Some(byte) = bytes.get(end) {
+            let (mut digits, mut length, mut end) = ([0; MAX_CARD_DIGITS + 1], 0, begin);
+            while let (Some(byte), Some(digit)) = (bytes.get(end), digits.get_mut(length)) {
                 match byte {
-                    b'0'..=b'9' if digits.len() < 20 => digits.push(byte - b'0'),
-                    b' ' | b'-' if is_digit(end + 1) && end > begin && is_digit(end - 1) && digits.len() < 20 => {}
+                    b'0'..=b'9' => (*digit, length) = (byte - b'0', length + 1),
+                    b' ' | b'-' if is_digit(end + 1) && end > begin && is_digit(end - 1) => {}
                     _ => break,
                 }
                 end += 1;
             }
             at = end;
+            let digits = digits.get(..length).unwrap_or_default();
             let alone =
                 !begin.checked_sub(1).and_then(|before| bytes.get(before)).is_some_and(u8::is_ascii_alphanumeric)
                     && !bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
-            if alone && (13..=19).contains(&digits.len()) && matches!(digits.first(), Some(2..=6)) && is_luhn(&digits) {
+            if alone
+                && (13..=MAX_CARD_DIGITS).contains(&length)
+                && matches!(digits.first(), Some(2..=6))
+                && is_luhn(digits)
+            {
                 return Some(begin..end);
             }
         }
@@ -422,6 +444,14 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(masked(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_name_of_a_secret_has_a_stem() {
+        for word in SECRET_WORDS.iter().chain(&SECRET_ENDS) {
+            assert!(STEMS.iter().any(|stem| word.contains(stem)), "{word}");
+            assert!(is_secret_name(&word.to_uppercase()).is_some() && is_secret_name(&format!("my_{word}")).is_some());
         }
     }
 

@@ -38,7 +38,7 @@ const MAX_CONTAINERS: usize = 16_384;
 /// Files that may be open, those of the recorder included.
 const OPEN_FILES: u64 = MAX_FILES as u64 + 1024;
 /// Bytes that are read at most each time, of all files: beyond this even counting lines would cost too much.
-const READ_BYTES: u64 = 16 << 20;
+const READ_BYTES: u64 = 8 << 20;
 /// What each file gets of this before any gets more, so that one that floods hides no other.
 const SHARE_BYTES: u64 = 64 << 10;
 /// Lines are handed over from so many on ...
@@ -94,7 +94,7 @@ impl Bounds {
         Self {
             total_bytes: max_bytes / 16,
             container_bytes: max_bytes / 64,
-            looked_at_a_second: 4 << 20,
+            looked_at_a_second: 2 << 20,
             container_looked_at_a_second: 1 << 20,
         }
     }
