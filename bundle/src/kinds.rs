@@ -34,6 +34,10 @@ impl BlockKind {
     pub const SOURCES: Self = Self(13);
     /// Containers and their pods, as files of the node name them: named maps ([`crate::facts::ContainerFact`]).
     pub const CONTAINERS: Self = Self(14);
+    /// Lines of container logs: named maps ([`crate::logs::LogFact`]).
+    pub const LOGS: Self = Self(15);
+    /// What became of each container's lines: named maps ([`crate::logs::LogCounts`]).
+    pub const LOG_COUNTS: Self = Self(16);
     /// The footer's index: columns of [`crate::index::IndexRow`]. Only the last block has this kind.
     pub const INDEX: Self = Self(0xFFFF);
 
@@ -54,6 +58,8 @@ impl BlockKind {
             Self::SYMBOLS => "symbols",
             Self::SOURCES => "sources",
             Self::CONTAINERS => "containers",
+            Self::LOGS => "logs",
+            Self::LOG_COUNTS => "log_counts",
             Self::INDEX => "index",
             _ => return None,
         })

@@ -16,9 +16,11 @@ use libbpf_rs::{RingBuffer, RingBufferBuilder};
 
 use crate::drain::Drain;
 use crate::kube::{Rows, Watcher};
+use crate::logs::{self, Follower, Lines, LogFiles};
 use crate::lookup::Lookup;
 use crate::options::{Destination, Options};
 use crate::probes::{Counters, Probes};
+use crate::selection::Wanted;
 use crate::store::{Batch, Handle, Store};
 use crate::{clock, host};
 
@@ -193,6 +195,8 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     drain.borrow_mut().add_sockets(open_sockets);
     let mut manifest = manifest(options, probes);
     manifest.started_ns = started_ns;
+    let logs = follow_logs(options, store);
+    manifest.logs = logs.as_ref().map_or_else(Clone::clone, |_| options.logs.name().to_string());
     store.send(Batch::Manifest(Box::new(manifest.clone())));
 
     let kube = options.kube.clone().map(|cluster| {
@@ -262,6 +266,9 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
 
     probes.detach();
     let ended_ns = clock::boottime_ns();
+    if let Ok(follower) = logs {
+        follower.stop();
+    }
     if let Some((watcher, rows)) = kube {
         watcher.stop();
         rows.seal();
@@ -291,6 +298,23 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     store.send(Batch::Manifest(Box::new(manifest)));
     let (cpu_percent, payload_shrunk) = (governor.average_percent(), governor.shrunk);
     Ok(Recorded { end, failure, counters, cpu_percent, payload_shrunk })
+}
+
+/// Follows container logs, where they are wanted and there are any; else says why not, as the manifest does.
+fn follow_logs(options: &Options, store: &Handle) -> std::result::Result<Follower, String> {
+    if options.logs == Lines::Off {
+        return Err(Lines::Off.name().to_string());
+    }
+    let files = LogFiles::find(&options.host_root)?.only(Wanted::of(options));
+    let store = store.clone();
+    let sink = Box::new(move |rows| {
+        store.send(match rows {
+            logs::Rows::Lines(rows) => Batch::Logs(rows),
+            logs::Rows::Counts(rows) => Batch::LogCounts(rows),
+        });
+    });
+    let clocks = logs::Clocks { event: clock::boottime_ns, wall: clock::realtime_ns };
+    Ok(Follower::start(files, options.logs, logs::Bounds::of_bundle(options.max_size), clocks, sink))
 }
 
 /// Empties the ring.

@@ -9,9 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use kfr_bundle::Summary;
 use kfr_capture::kube::{Cluster, KubeSource};
+use kfr_capture::logs::Lines;
 use kfr_capture::{Destination, End, MAX_PAYLOAD_LIMIT, Options, Outcome, SocketHook};
 
-use crate::args::{CaptureOptions, Hook, PreflightOptions};
+use crate::args::{CaptureOptions, Hook, LogLines, PreflightOptions};
 use crate::exit::{Done, Failure, is_closed_pipe};
 use crate::target;
 use crate::terminal::{Terminal, json_output, shown, text_output};
@@ -163,6 +164,7 @@ pub fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
             as_given(least)
         )));
     }
+    let narrowed = !(options.pid.is_empty() && options.cgroup.is_empty() && options.port.is_empty());
     Ok(Options {
         destination,
         duration: options.duration,
@@ -186,6 +188,14 @@ pub fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
         max_cpu_percent: options.max_cpu,
         kube: None,
         node_name: options.node_name.clone(),
+        logs: match options.logs {
+            Some(LogLines::Off) => Lines::Off,
+            Some(LogLines::Errors) => Lines::Errors,
+            Some(LogLines::All) => Lines::All,
+            // What other programs write is none of a narrowed recording's business.
+            None if narrowed => Lines::Off,
+            None => Lines::default(),
+        },
     })
 }
 

@@ -4,7 +4,6 @@ use kfr_bundle::events::{
     DIRECTION_RECEIVED, DIRECTION_SENT, DataEvent, EventHeader, KIND_DATA, KIND_SOCKET, KIND_STATE, KIND_TCP,
     MISSING_LIMIT, MISSING_NOTHING, SocketEvent, StateEvent, TcpEvent,
 };
-use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::Anchor;
 use kfr_bundle::{Block, BlockKind, DataColumns, MAX_ROWS, MapWriter, Row, WriteError, Writer, encode_rows};
 use serde::Serialize;
@@ -164,16 +163,16 @@ impl Recorder {
         }
     }
 
-    /// Kubernetes objects and changes, in order of time.
-    pub fn kube(&mut self, rows: &[KubeFact]) {
+    /// Rows of blocks of maps, in order of time.
+    pub fn maps<T: Serialize>(&mut self, kind: BlockKind, rows: &[T], time_ns: impl Fn(&T) -> u64) {
         let mut maps = MapWriter::new();
         let mut first_ns = None;
         for (number, row) in rows.iter().enumerate() {
-            // JSON values, of bounded depth.
+            // Structs of text and numbers, and JSON values of bounded depth.
             let _what_messagepack_holds = maps.push(row);
-            let began_ns = *first_ns.get_or_insert(row.time_ns);
+            let began_ns = *first_ns.get_or_insert(time_ns(row));
             if maps.raw_bytes() >= BLOCK_BYTES || number + 1 == rows.len() {
-                let block = Block::new(BlockKind::KUBE, maps.len()).with_times(began_ns, row.time_ns);
+                let block = Block::new(kind, maps.len()).with_times(began_ns, time_ns(row));
                 self.block(&block, &maps.encode());
                 maps.clear();
                 first_ns = None;

@@ -1,8 +1,11 @@
 //! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
 
+use std::collections::BTreeMap;
+
 use kfr_bundle::events::{DIRECTION_RECEIVED, OFFSET_DATAGRAM, ProcessEvent, SocketEvent, StateEvent, TcpEvent};
 use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
+use kfr_bundle::logs::LogCounts;
 use kfr_bundle::rows::{Anchor, row_numbers};
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
 use serde::de::DeserializeOwned;
@@ -29,6 +32,8 @@ pub struct NodeFacts {
     pub host: Vec<HostSample>,
     /// The recorder's last counters.
     pub ledger: LedgerFact,
+    /// What became of each container's log lines: the latest counts by UID, namespace, pod and container.
+    pub logs: BTreeMap<[String; 4], LogCounts>,
     /// Numbers of the events seen; those outside data blocks after [`Facts::read`], all after replay.
     pub seen: SeenNumbers,
     /// Rows or blocks that could not be decoded.
@@ -51,6 +56,7 @@ impl NodeFacts {
             clock: self.clock.clone(),
             host: Vec::new(),
             ledger: self.ledger.clone(),
+            logs: BTreeMap::new(),
             seen: SeenNumbers::default(),
             malformed: self.malformed,
             window: self.window,
@@ -143,6 +149,14 @@ impl Facts {
                 BlockKind::CONTAINERS => {
                     let mut bad = 0;
                     each_map(input, entry, &mut bad, |row: ContainerFact| containers.push((bundle, row)));
+                    node.malformed += bad;
+                }
+                BlockKind::LOG_COUNTS => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: LogCounts| {
+                        let key = [&row.uid, &row.namespace, &row.pod, &row.container].map(Clone::clone);
+                        node.logs.insert(key, row);
+                    });
                     node.malformed += bad;
                 }
                 BlockKind::ANCHORS => each_row(input, entry, &mut node.malformed, |row: &Anchor, _| anchors.push(*row)),

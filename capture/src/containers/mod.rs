@@ -7,8 +7,7 @@
 mod kubelet;
 mod runtime;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kfr_bundle::facts::ContainerFact;
 
@@ -18,16 +17,6 @@ use crate::clock;
 /// Longest name that Kubernetes allows, bytes (a DNS subdomain, RFC 1123); images are longer.
 const MAX_NAME_BYTES: usize = 253;
 const MAX_IMAGE_BYTES: usize = 512;
-
-/// Where the files of the node are: `/`, or, seen from a container that has the host's processes, what process 1 has for a
-/// root.
-pub fn host_root() -> PathBuf {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    match (namespace("1"), namespace("self")) {
-        (Some(of_host), Some(own)) if of_host != own => "/proc/1/root".into(),
-        _ => "/".into(),
-    }
-}
 
 /// The names that one node's files tell.
 #[derive(Debug)]
