@@ -58,7 +58,7 @@ pub enum Command {
     Preflight(PreflightOptions),
     /// Record what the kernel sees into a bundle
     #[cfg(all(target_os = "linux", feature = "capture"))]
-    Capture(CaptureOptions),
+    Capture(Box<CaptureOptions>),
     /// What the pods of a cluster capture run
     #[cfg(all(target_os = "linux", feature = "capture"))]
     #[command(hide = true, subcommand)]

@@ -64,6 +64,8 @@ mod tests {
     use serde_json::{Value, json};
     use tempfile::TempDir;
 
+    use std::fs;
+
     use super::*;
 
     const UID: &str = "4311740f-47d9-46bf-ac88-de6e6448b2b0";
