@@ -179,6 +179,11 @@ mod tests {
         let mut names = Names::new(&root.path().join("nowhere"));
         let mut shim = std::process::Command::new(&program);
         let mut shim = shim.arg("60").current_dir(root.path().join(state).join(id("7"))).spawn().unwrap();
+        // The kernel lets go of the parent before the child has its new name.
+        let comm = || fs::read_to_string(format!("/proc/{}/comm", shim.id())).unwrap_or_default();
+        while comm().trim_end() != "containerd-shim" {
+            std::thread::yield_now();
+        }
         let fact = names.look_up(&Member { pod: UID.to_string(), container: id("7") });
         shim.kill().unwrap();
         shim.wait().unwrap();
