@@ -15,7 +15,7 @@ use kfr_bundle::{FileHeader, Writer};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
 
 use crate::drain::Drain;
-use crate::kube::{Rows, Watcher};
+use crate::kube::{Learned, Rows, Watcher};
 use crate::logs::{self, Follower, Lines, LogFiles};
 use crate::lookup::Lookup;
 use crate::options::{Destination, Options};
@@ -93,6 +93,8 @@ pub struct Outcome {
     pub probes: Vec<ProbeFact>,
     /// True if payload was cut to stay below `max_cpu` or `max_size`.
     pub payload_shrunk_by_limit: bool,
+    /// What Kubernetes said, where it was asked.
+    pub kube: Option<Learned>,
 }
 
 /// Least that `max_memory` can be for a kernel buffer of this size, bytes.
@@ -141,6 +143,7 @@ pub fn capture(options: &Options, stop: &AtomicBool) -> Result<Outcome> {
         hook: probes.hook_name(),
         probes: probes.facts().to_vec(),
         payload_shrunk_by_limit: recorded.payload_shrunk,
+        kube: recorded.kube,
     })
 }
 
@@ -166,6 +169,7 @@ struct Recorded {
     counters: Counters,
     cpu_percent: f64,
     payload_shrunk: bool,
+    kube: Option<Learned>,
 }
 
 /// Records.
@@ -269,10 +273,11 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     if let Ok(follower) = logs {
         follower.stop();
     }
-    if let Some((watcher, rows)) = kube {
+    let kube = kube.map(|(watcher, rows)| {
         watcher.stop();
         rows.seal();
-    }
+        rows.learned()
+    });
     // What the probes wrote until then.
     failure = failure.or(read_ring(&ring).err());
     let open_sockets = probes.walk().unwrap_or_default();
@@ -297,7 +302,7 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     manifest.probes = probes.facts().to_vec();
     store.send(Batch::Manifest(Box::new(manifest)));
     let (cpu_percent, payload_shrunk) = (governor.average_percent(), governor.shrunk);
-    Ok(Recorded { end, failure, counters, cpu_percent, payload_shrunk })
+    Ok(Recorded { end, failure, counters, cpu_percent, payload_shrunk, kube })
 }
 
 /// Follows container logs, where they are wanted and there are any; else says why not, as the manifest does.

@@ -223,6 +223,19 @@ fn summarise(outcome: &Outcome, terminal: Terminal) {
         outcome.hook,
         outcome.cpu_percent,
     ));
+    if let Some(kube) = &outcome.kube {
+        terminal.say(format_args!("{} Kubernetes objects and changes", kube.objects));
+        for (kind, reason) in &kube.blind {
+            terminal.detail(shown(&format!("{kind}: not seen at the end: {reason}")));
+        }
+        if let Some((kind, reason)) = kube.blind.first_key_value() {
+            let others = match kube.blind.len() {
+                1 => String::new(),
+                kinds => format!(" and {} more kinds", kinds - 1),
+            };
+            terminal.say(shown(&format!("not seen at the end: {kind}{others}: {reason}")));
+        }
+    }
     if outcome.end == End::MaxSize {
         terminal.say("the capture ended because the file reached --max-size");
     }
