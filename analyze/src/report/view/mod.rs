@@ -115,7 +115,7 @@ impl Page {
             Need { rows: n(doc.edges.len()), each: 19, share: 1000 },
             Need { rows: n(doc.sql.len()), each: 20, share: 800 },
             Need { rows: n(doc.network.connections.len()), each: 19, share: 700 },
-            Need { rows: n(doc.nodes.len()).min(NODES), each: 260, share: 800 },
+            Need { rows: n(doc.nodes.len()).min(NODES), each: 330, share: 990 },
             Need { rows: n(doc.checks.len()), each: 9, share: 500 },
             Need { rows: n(doc.changes.len()), each: 12, share: 480 },
             Need { rows: n(doc.workloads.len()), each: 24, share: 480 },
