@@ -18,8 +18,8 @@ TRAILER_MAGIC = b"\x8bKfrEnd\x1d"
 FILE_HEADER, BLOCK_HEADER, TRAILER = 512, 96, 32
 MAX_RAW = 64 << 20
 KINDS = {1: "manifest", 2: "data", 3: "sockets", 4: "states", 5: "tcp", 6: "process_events", 7: "processes", 8: "host",
-         9: "anchors", 10: "ledger", 11: "kube", 12: "symbols", 13: "sources", 14: "containers", 16: "conntrack",
-         65535: "index"}
+         9: "anchors", 10: "ledger", 11: "kube", 12: "symbols", 13: "sources", 14: "containers", 15: "logs",
+         16: "log_counts", 17: "conntrack", 65535: "index"}
 
 CRC_TABLE = []
 for index in range(256):

@@ -14,6 +14,7 @@ pub mod dump;
 pub mod findings;
 pub mod identity;
 pub mod join;
+pub mod logs;
 pub mod model;
 pub mod replay;
 pub mod report;

@@ -34,6 +34,10 @@ pub struct Manifest {
     /// The Kubernetes cluster that was asked, `in-cluster` or `context NAME`; empty: none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kube: String,
+    /// Which lines of container logs were recorded, `errors` or `all`; `off`; `absent` where the node has none; empty: not
+    /// said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub logs: String,
     /// What was asked to be recorded, as given on the command line (`--pid 42`); empty: everything.
     pub filters: Vec<String>,
     /// Bytes kept of one call, at most.

@@ -34,8 +34,12 @@ impl BlockKind {
     pub const SOURCES: Self = Self(13);
     /// Containers and their pods, as files of the node name them: named maps ([`crate::facts::ContainerFact`]).
     pub const CONTAINERS: Self = Self(14);
+    /// Lines of container logs: named maps ([`crate::logs::LogFact`]).
+    pub const LOGS: Self = Self(15);
+    /// What became of each container's lines: named maps ([`crate::logs::LogCounts`]).
+    pub const LOG_COUNTS: Self = Self(16);
     /// Translations of addresses, from the node's table of connections: named maps ([`crate::conntrack::TranslationFact`]).
-    pub const CONNTRACK: Self = Self(16);
+    pub const CONNTRACK: Self = Self(17);
     /// The footer's index: columns of [`crate::index::IndexRow`]. Only the last block has this kind.
     pub const INDEX: Self = Self(0xFFFF);
 
@@ -56,6 +60,8 @@ impl BlockKind {
             Self::SYMBOLS => "symbols",
             Self::SOURCES => "sources",
             Self::CONTAINERS => "containers",
+            Self::LOGS => "logs",
+            Self::LOG_COUNTS => "log_counts",
             Self::CONNTRACK => "conntrack",
             Self::INDEX => "index",
             _ => return None,

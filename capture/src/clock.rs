@@ -17,12 +17,17 @@ pub fn boottime_ns() -> u64 {
     read(libc::CLOCK_BOOTTIME)
 }
 
+/// `CLOCK_REALTIME`, ns since 1970.
+pub fn realtime_ns() -> u64 {
+    read(libc::CLOCK_REALTIME)
+}
+
 /// One moment on three clocks; of a few tries the one that took least time.
 pub fn anchor() -> Anchor {
     let mut best = Anchor { uncertainty_ns: u64::MAX, ..Anchor::default() };
     for _ in 0..5 {
         let before = boottime_ns();
-        let realtime_ns = read(libc::CLOCK_REALTIME);
+        let realtime_ns = realtime_ns();
         let monotonic_ns = read(libc::CLOCK_MONOTONIC);
         let after = boottime_ns();
         let uncertainty_ns = after.saturating_sub(before);

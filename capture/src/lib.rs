@@ -11,7 +11,9 @@ mod containers;
 mod drain;
 mod filters;
 mod host;
+mod host_root;
 pub mod kube;
+pub mod logs;
 mod lookup;
 mod options;
 mod preflight;
@@ -21,8 +23,8 @@ mod recorder;
 mod selection;
 mod store;
 
-pub use containers::host_root;
 pub use filters::NoSuchTarget;
+pub use host_root::host_root;
 pub use options::{Destination, MAX_PAYLOAD_LIMIT, MIN_MAX_SIZE, Options, SocketHook, WHOLE_REQUESTS_FROM};
 pub use preflight::{Preflight, preflight};
 #[doc(hidden)]

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::containers::host_root;
+use crate::host_root::host_root;
 use crate::kube::Cluster;
+use crate::logs::Lines;
 
 /// Which tracepoints show the bytes that sockets move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +72,8 @@ pub struct Options {
     pub kube: Option<Cluster>,
     /// Name of this node; `None`: the host's.
     pub node_name: Option<String>,
+    /// Which lines of container logs are recorded.
+    pub logs: Lines,
 }
 
 /// Most that `payload_limit` can be: the probes' own bound (`MAX_KEPT` in `bpf/socket/transfer.h`).
@@ -104,6 +107,7 @@ impl Options {
             max_cpu_percent: 10,
             kube: None,
             node_name: None,
+            logs: Lines::default(),
         }
     }
 

@@ -3,6 +3,8 @@
 use kfr_bundle::facts::ProbeFact;
 use serde::Serialize;
 
+use crate::host_root::host_root;
+use crate::logs::{ABSENT, LogFiles, PODS};
 use crate::options::{Destination, Options, SocketHook};
 use crate::probes::Probes;
 
@@ -45,6 +47,11 @@ pub fn preflight() -> Preflight {
             "cgroup v1 or hybrid: filters by cgroup follow its processes, since the kernel's cgroup id may be the root's"
                 .to_string(),
         );
+    }
+    match LogFiles::find(&host_root()) {
+        Ok(_) => {}
+        Err(reason) if reason == ABSENT => notes.push(format!("no container logs: there is no {PODS}")),
+        Err(reason) => notes.push(format!("no container logs: {PODS} is {reason}")),
     }
     match attempt {
         Ok((hook, probes)) => {

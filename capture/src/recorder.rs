@@ -15,10 +15,12 @@ use kfr_bundle::{FileHeader, Writer};
 use libbpf_rs::{RingBuffer, RingBufferBuilder};
 
 use crate::drain::Drain;
-use crate::kube::{Rows, Watcher};
+use crate::kube::{Learned, Rows, Watcher};
+use crate::logs::{self, Follower, Lines, LogFiles};
 use crate::lookup::Lookup;
 use crate::options::{Destination, Options};
 use crate::probes::{Counters, Probes};
+use crate::selection::Wanted;
 use crate::store::{Batch, Handle, Store};
 use crate::{clock, conntrack, host};
 
@@ -91,6 +93,8 @@ pub struct Outcome {
     pub probes: Vec<ProbeFact>,
     /// True if payload was cut to stay below `max_cpu` or `max_size`.
     pub payload_shrunk_by_limit: bool,
+    /// What Kubernetes said, where it was asked.
+    pub kube: Option<Learned>,
 }
 
 /// Least that `max_memory` can be for a kernel buffer of this size, bytes.
@@ -139,6 +143,7 @@ pub fn capture(options: &Options, stop: &AtomicBool) -> Result<Outcome> {
         hook: probes.hook_name(),
         probes: probes.facts().to_vec(),
         payload_shrunk_by_limit: recorded.payload_shrunk,
+        kube: recorded.kube,
     })
 }
 
@@ -164,6 +169,7 @@ struct Recorded {
     counters: Counters,
     cpu_percent: f64,
     payload_shrunk: bool,
+    kube: Option<Learned>,
 }
 
 /// Records.
@@ -193,6 +199,8 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     drain.borrow_mut().add_sockets(open_sockets);
     let mut manifest = manifest(options, probes);
     manifest.started_ns = started_ns;
+    let logs = follow_logs(options, store);
+    manifest.logs = logs.as_ref().map_or_else(Clone::clone, |_| options.logs.name().to_string());
     store.send(Batch::Manifest(Box::new(manifest.clone())));
 
     let kube = options.kube.clone().map(|cluster| {
@@ -263,10 +271,14 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
 
     probes.detach();
     let ended_ns = clock::boottime_ns();
-    if let Some((watcher, rows)) = kube {
+    if let Ok(follower) = logs {
+        follower.stop();
+    }
+    let kube = kube.map(|(watcher, rows)| {
         watcher.stop();
         rows.seal();
-    }
+        rows.learned()
+    });
     // What the probes wrote until then.
     failure = failure.or(read_ring(&ring).err());
     let open_sockets = probes.walk().unwrap_or_default();
@@ -291,7 +303,24 @@ fn record(options: &Options, stop: &AtomicBool, probes: &mut Probes, store: &Han
     manifest.probes = probes.facts().to_vec();
     store.send(Batch::Manifest(Box::new(manifest)));
     let (cpu_percent, payload_shrunk) = (governor.average_percent(), governor.shrunk);
-    Ok(Recorded { end, failure, counters, cpu_percent, payload_shrunk })
+    Ok(Recorded { end, failure, counters, cpu_percent, payload_shrunk, kube })
+}
+
+/// Follows container logs, where they are wanted and there are any; else says why not, as the manifest does.
+fn follow_logs(options: &Options, store: &Handle) -> std::result::Result<Follower, String> {
+    if options.logs == Lines::Off {
+        return Err(Lines::Off.name().to_string());
+    }
+    let files = LogFiles::find(&options.host_root)?.only(Wanted::of(options));
+    let store = store.clone();
+    let sink = Box::new(move |rows| {
+        store.send(match rows {
+            logs::Rows::Lines(rows) => Batch::Logs(rows),
+            logs::Rows::Counts(rows) => Batch::LogCounts(rows),
+        });
+    });
+    let clocks = logs::Clocks { event: clock::boottime_ns, wall: clock::realtime_ns };
+    Ok(Follower::start(files, options.logs, logs::Bounds::of_bundle(options.max_size), clocks, sink))
 }
 
 /// Empties the ring.

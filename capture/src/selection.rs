@@ -18,14 +18,35 @@ const MIN_ID_DIGITS: usize = 6;
 const MAX_LISTED: usize = 12;
 
 /// What the user named. Of each kind any one has to fit, and of all kinds that were given one.
-#[derive(Debug)]
-struct Wanted {
+#[derive(Debug, Default)]
+pub struct Wanted {
     pods: Vec<String>,
     namespaces: Vec<String>,
     containers: Vec<String>,
 }
 
 impl Wanted {
+    /// What a recording's options name.
+    pub fn of(options: &Options) -> Self {
+        Self {
+            pods: options.pods.clone(),
+            namespaces: options.namespaces.clone(),
+            containers: options.containers.clone(),
+        }
+    }
+
+    /// Whether a container's log is wanted. The kubelet's folders name no container ids.
+    pub fn log(&self, namespace: &str, pod: &str, uid: &str, container: &str) -> bool {
+        let fact = ContainerFact {
+            pod: uid.to_string(),
+            namespace: namespace.to_string(),
+            pod_name: pod.to_string(),
+            name: container.to_string(),
+            ..ContainerFact::default()
+        };
+        self.pod(&fact) && (self.containers.is_empty() || self.container(&fact))
+    }
+
     fn is_empty(&self) -> bool {
         self.pods.is_empty() && self.namespaces.is_empty() && self.containers.is_empty()
     }
@@ -70,11 +91,7 @@ impl Selection {
     /// # Errors
     /// [`NoSuchTarget`], if none of it is here, unless it may come later ([`Options::absent_ok`]).
     pub fn find(options: &Options) -> Result<Option<Self>> {
-        let wanted = Wanted {
-            pods: options.pods.clone(),
-            namespaces: options.namespaces.clone(),
-            containers: options.containers.clone(),
-        };
+        let wanted = Wanted::of(options);
         if wanted.is_empty() {
             return Ok(None);
         }

@@ -14,6 +14,7 @@ use kfr_bundle::conntrack::TranslationFact;
 use kfr_bundle::events::{ProcessEvent, SocketEvent, StateEvent, TcpEvent};
 use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
+use kfr_bundle::logs::{LogCounts, LogFact};
 use kfr_bundle::rows::Anchor;
 use kfr_bundle::{Block, BlockKind, DataColumns, MapWriter, Row, Summary, WriteError, Writer, encode_rows};
 use serde::Serialize;
@@ -54,6 +55,10 @@ pub enum Batch {
     Ledger(LedgerFact),
     /// Kubernetes objects and changes.
     Kube(Vec<KubeFact>),
+    /// Lines of container logs.
+    Logs(Vec<LogFact>),
+    /// What became of the lines of each container.
+    LogCounts(Vec<LogCounts>),
     /// How the bundle is recorded.
     Manifest(Box<Manifest>),
 }
@@ -233,6 +238,8 @@ fn last_event_ns(batch: &Batch) -> Option<u64> {
         | Batch::Translations(_)
         | Batch::Host(_)
         | Batch::Kube(_)
+        | Batch::Logs(_)
+        | Batch::LogCounts(_)
         | Batch::Anchor(_)
         | Batch::Ledger(_)
         | Batch::Manifest(_) => None,
@@ -250,6 +257,8 @@ fn rows_of(batch: &Batch) -> u64 {
         Batch::Containers(rows) => rows.len(),
         Batch::Translations(rows) => rows.len(),
         Batch::Kube(rows) => rows.len(),
+        Batch::Logs(rows) => rows.len(),
+        Batch::LogCounts(rows) => rows.len(),
         Batch::Host(_) | Batch::Anchor(_) | Batch::Ledger(_) | Batch::Manifest(_) => 1,
     };
     rows as u64
@@ -293,6 +302,8 @@ fn write(
             }
             Ok(true)
         }
+        Batch::Logs(rows) => write_maps(writer, most, BlockKind::LOGS, &rows, |row| row.time_ns, false),
+        Batch::LogCounts(rows) => write_maps(writer, most, BlockKind::LOG_COUNTS, &rows, |row| row.time_ns, false),
         Batch::Host(row) => write_maps(writer, most, BlockKind::HOST, &[*row], |row| row.time_ns, false),
         Batch::Ledger(row) => write_maps(writer, most, BlockKind::LEDGER, &[row], |row| row.time_ns, false),
         Batch::Manifest(row) => {

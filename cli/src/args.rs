@@ -58,7 +58,7 @@ pub enum Command {
     Preflight(PreflightOptions),
     /// Record what the kernel sees into a bundle
     #[cfg(all(target_os = "linux", feature = "capture"))]
-    Capture(CaptureOptions),
+    Capture(Box<CaptureOptions>),
     /// What the pods of a cluster capture run
     #[cfg(all(target_os = "linux", feature = "capture"))]
     #[command(hide = true, subcommand)]
@@ -118,7 +118,7 @@ pub struct CaptureOptions {
     /// Begin also where nothing of --pod, --namespace and --container is there yet, and record it when it comes
     #[arg(long)]
     pub absent_ok: bool,
-    /// Root folder of the node, below which files name its pods [default: /, in a container with the host's processes
+    /// Root folder of the node, below which files name its pods and logs are [default: /, in a container with the host's processes
     /// /proc/1/root]
     #[arg(long, value_name = "DIR")]
     pub host_root: Option<PathBuf>,
@@ -135,6 +135,9 @@ pub struct CaptureOptions {
     /// context, if there is any; `off`; or a context
     #[arg(long, default_value = "auto", value_name = "auto|off|CONTEXT")]
     pub kube: String,
+    /// Lines of container logs to record [default: errors; off where --pid, --cgroup or --port narrow what is recorded]
+    #[arg(long, value_name = "LINES")]
+    pub logs: Option<LogLines>,
     /// Kernel buffer between probes and recorder (a power of two)
     #[arg(long, default_value = "16MiB", value_parser = size, value_name = "SIZE")]
     pub buffer_size: u64,
@@ -231,13 +234,37 @@ pub enum Hook {
     Syscall,
 }
 
+#[cfg(all(target_os = "linux", feature = "capture"))]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum LogLines {
+    /// None: nothing is read
+    Off,
+    /// Warnings, errors and their stack traces
+    Errors,
+    /// All, within bounds
+    All,
+}
+
+#[cfg(all(target_os = "linux", feature = "capture"))]
+impl LogLines {
+    /// As it is given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Errors => "errors",
+            Self::All => "all",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct ImportOptions {
     /// The capture, pcap or pcapng; `-` is standard input. Without it, what Kubernetes said is imported alone
     #[arg(value_name = "X.pcap", required_unless_present = "kube")]
     pub capture: Option<PathBuf>,
     /// Folder with what Kubernetes said at the time: lists (`kubectl get KIND -A -o json`; a name with `before` or `after`
-    /// in it is the state at the capture's start or end) and watch streams (*.ndjson)
+    /// in it is the state at the capture's start or end), watch streams (*.ndjson), logs of pods (`kubectl logs --timestamps`,
+    /// as POD.CONTAINER.log)
     #[arg(long, value_name = "DIR")]
     pub kube: Option<PathBuf>,
     /// Where the bundle goes: a file, no device, pipe or link; `-` is standard output
@@ -354,6 +381,9 @@ pub struct DumpWhat {
     /// SQL statements by fingerprint, by total time
     #[arg(long)]
     pub sql: bool,
+    /// Lines of container logs, by time; secrets in them were masked when they were recorded
+    #[arg(long)]
+    pub logs: bool,
     /// Events as recorded; their payload only with --literals
     #[arg(long)]
     pub events: bool,

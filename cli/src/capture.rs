@@ -9,9 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use kfr_bundle::Summary;
 use kfr_capture::kube::{Cluster, KubeSource};
+use kfr_capture::logs::Lines;
 use kfr_capture::{Destination, End, MAX_PAYLOAD_LIMIT, Options, Outcome, SocketHook};
 
-use crate::args::{CaptureOptions, Hook, PreflightOptions};
+use crate::args::{CaptureOptions, Hook, LogLines, PreflightOptions};
 use crate::exit::{Done, Failure, is_closed_pipe};
 use crate::target;
 use crate::terminal::{Terminal, json_output, shown, text_output};
@@ -163,6 +164,7 @@ pub fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
             as_given(least)
         )));
     }
+    let narrowed = !(options.pid.is_empty() && options.cgroup.is_empty() && options.port.is_empty());
     Ok(Options {
         destination,
         duration: options.duration,
@@ -186,6 +188,14 @@ pub fn checked(options: &CaptureOptions) -> Result<Options, Failure> {
         max_cpu_percent: options.max_cpu,
         kube: None,
         node_name: options.node_name.clone(),
+        logs: match options.logs {
+            Some(LogLines::Off) => Lines::Off,
+            Some(LogLines::Errors) => Lines::Errors,
+            Some(LogLines::All) => Lines::All,
+            // What other programs write is none of a narrowed recording's business.
+            None if narrowed => Lines::Off,
+            None => Lines::default(),
+        },
     })
 }
 
@@ -213,6 +223,19 @@ fn summarise(outcome: &Outcome, terminal: Terminal) {
         outcome.hook,
         outcome.cpu_percent,
     ));
+    if let Some(kube) = &outcome.kube {
+        terminal.say(format_args!("{} Kubernetes objects and changes", kube.objects));
+        for (kind, reason) in &kube.blind {
+            terminal.detail(shown(&format!("{kind}: not seen at the end: {reason}")));
+        }
+        if let Some((kind, reason)) = kube.blind.first_key_value() {
+            let others = match kube.blind.len() {
+                1 => String::new(),
+                kinds => format!(" and {} more kinds", kinds - 1),
+            };
+            terminal.say(shown(&format!("not seen at the end: {kind}{others}: {reason}")));
+        }
+    }
     if outcome.end == End::MaxSize {
         terminal.say("the capture ended because the file reached --max-size");
     }

@@ -132,6 +132,9 @@ fn arguments(options: &CaptureOptions, duration: Duration) -> Vec<String> {
     arguments.extend(options.namespace.iter().map(|namespace| format!("--namespace={namespace}")));
     arguments.extend(options.pod.iter().map(|pod| format!("--pod={pod}")));
     arguments.extend(options.container.iter().map(|container| format!("--container={container}")));
+    if let Some(logs) = options.logs {
+        arguments.push(format!("--logs={}", logs.name()));
+    }
     // Most nodes have none of what is asked for.
     arguments.push("--absent-ok".to_string());
     arguments

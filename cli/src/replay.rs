@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kfr_analyze::dump::{AddressError, connection_lines, event_at, event_lines, statement_lines};
+use kfr_analyze::dump::{AddressError, connection_lines, event_at, event_lines, log_lines, statement_lines};
 use kfr_analyze::replay::Facts;
 use kfr_analyze::report::document::Severity;
 use kfr_analyze::report::{Document, build, render_html, write_all, write_single};
@@ -59,6 +59,15 @@ pub fn dump(arguments: &DumpOptions, terminal: Terminal) -> Result<Done, Failure
         out.flush().map_err(Failure::unwritable)?;
         stages.end("reading and writing");
         return Ok(done(inputs.iter().any(|input| input.condition() != Condition::Whole)));
+    }
+    if what.logs {
+        let facts = Facts::read(&inputs);
+        let folder = options.tmp.clone().unwrap_or_else(std::env::temp_dir);
+        let memory = usize::try_from(options.memory / 4).unwrap_or(usize::MAX);
+        let whole = log_lines(&inputs, &facts, memory, &folder, &mut out).map_err(Failure::unwritable)?;
+        out.flush().map_err(Failure::unwritable)?;
+        stages.end("reading and writing");
+        return Ok(done(!whole || inputs.iter().any(|input| input.condition() != Condition::Whole)));
     }
     let want = if what.requests {
         Want::RequestLines

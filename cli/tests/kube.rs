@@ -206,6 +206,49 @@ fn every_pod_has_its_name_and_workload() {
     assert_eq!(named.len(), expected.len(), "{:?}", named.keys());
 }
 
+/// The pods' own logs, as `kubectl logs --timestamps` printed them, in the seconds that the capture covers.
+#[test]
+fn every_line_of_a_pod_is_in_its_workloads_groups() {
+    let Some(k8s) = shared() else { return };
+    let packets = k8s.join("packets");
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("shop.kfr");
+    let kube = KubeFiles::read(&packets).unwrap();
+    let capture = File::open(packets.join("shop.pcap")).unwrap();
+    let writer = |header: &_| Writer::create(&bundle, header, true);
+    let summary = kfr_import::import_with_kube(capture, "shop.pcap", Some(kube), writer).unwrap();
+    let (first_ns, last_ns) = summary.times_ns.unwrap();
+    let inputs = Input::open_all(&[bundle]).unwrap();
+    let analysis = Analysis::new(&inputs, &Options::default(), Want::Metrics).unwrap();
+    let document = kfr_analyze::report::build(&inputs, analysis, &Options::default());
+    let mut found = BTreeMap::<(String, String), u64>::new();
+    for group in &document.logs {
+        *found.entry((group.workload.clone().unwrap(), group.container.clone())).or_default() += group.count;
+        assert_eq!(group.series.iter().sum::<u64>(), group.count, "{}", group.pattern);
+        assert!(group.service.is_some(), "{}", group.pattern);
+    }
+    let mut written = BTreeMap::<(String, String), u64>::new();
+    for entry in std::fs::read_dir(packets.join("logs")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_string();
+        let (pod, container) = name.split_once('.').unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter(|line| {
+            let time: Timestamp = line.split_whitespace().next().unwrap().parse().unwrap();
+            (first_ns..=last_ns).contains(&(time.as_nanosecond() as u64))
+        });
+        let workload = format!("shop/{}", pod.split('-').next().unwrap());
+        let lines = lines.count() as u64;
+        if lines > 0 {
+            *written.entry((workload, container.to_string())).or_default() += lines;
+        }
+    }
+    assert_eq!(found, written);
+    let bad: u64 =
+        document.logs.iter().filter(|group| group.level.as_deref() == Some("error")).map(|group| group.count).sum();
+    assert_eq!(bad, 2, "the load generator's two failures");
+}
+
 /// The frontends' own access logs, in the seconds that the capture covers.
 #[test]
 fn requests_are_counted_once() {

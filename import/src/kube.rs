@@ -16,6 +16,8 @@ use kfr_bundle::conntrack::TranslationFact;
 use kfr_bundle::kube::{KubeChange, KubeFact, recorded_kinds};
 use serde_json::Value;
 
+use crate::logs::PodLog;
+
 /// Largest file that is read, bytes: an object in memory takes several times its text.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
@@ -102,11 +104,12 @@ pub struct KubeFiles {
     bytes: Vec<(String, Vec<u8>)>,
     /// Files read.
     files: usize,
+    logs: Vec<PodLog>,
     counters: KubeCounters,
 }
 
 impl KubeFiles {
-    /// Reads the `.json` and `.ndjson` files of a folder, and `conntrack*.txt`.
+    /// Reads the `.json` and `.ndjson` files of a folder, `conntrack*.txt`, and the logs of pods there.
     ///
     /// # Errors
     /// [`KubeError`]. Files that hold something else are counted, not refused.
@@ -122,6 +125,7 @@ impl KubeFiles {
             complete: BTreeSet::new(),
             bytes: Vec::new(),
             files: 0,
+            logs: PodLog::read_all(folder)?,
             counters: KubeCounters::default(),
         };
         for path in paths {
@@ -134,7 +138,7 @@ impl KubeFiles {
             }
             files.bytes.push((name, content));
         }
-        if files.found.is_empty() {
+        if files.found.is_empty() && files.logs.is_empty() {
             return Err(KubeError::Empty(folder.to_path_buf()));
         }
         Ok(files)
@@ -142,7 +146,8 @@ impl KubeFiles {
 
     /// What was read, to be hashed: names and bytes.
     pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.iter().flat_map(|(name, content)| [name.as_bytes(), content.as_slice()])
+        let files = self.bytes.iter().chain(self.logs.iter().map(|log| &log.file));
+        files.flat_map(|(name, content)| [name.as_bytes(), content.as_slice()])
     }
 
     /// A node's table of connections.
@@ -249,6 +254,11 @@ impl KubeFiles {
         (first_ns.unwrap_or(last_ns).min(last_ns), last_ns)
     }
 
+    /// The logs of pods that are there.
+    pub fn take_logs(&mut self) -> Vec<PodLog> {
+        std::mem::take(&mut self.logs)
+    }
+
     /// The rows, in order of time, for a capture from `start_ns` to `end_ns` (ns since 1970).
     pub fn place(self, start_ns: u64, end_ns: u64) -> (Vec<KubeFact>, KubeCounters) {
         let version = |fact: &KubeFact| fact.resource_version.parse::<u64>().unwrap_or(0);
@@ -315,7 +325,7 @@ fn is_conntrack(path: &Path) -> bool {
     name.starts_with("conntrack") && name.ends_with(".txt")
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, KubeError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KubeError> {
     let unreadable = |error| KubeError::File(path.to_path_buf(), error);
     let mut content = Vec::new();
     let file = File::open(path).map_err(unreadable)?;

@@ -31,6 +31,7 @@ mod flows;
 mod fragments;
 pub mod kube;
 mod link;
+mod logs;
 mod packet;
 mod recorder;
 mod source;
@@ -48,6 +49,7 @@ pub use source::FileEnd;
 
 use flows::Flows;
 use kube::{KubeCounters, KubeFiles};
+use logs::PodLog;
 use packet::Unpacker;
 use recorder::Recorder;
 use source::{Frame, Source};
@@ -154,12 +156,7 @@ pub fn import_with_kube(
     recorder.flush();
     let (first_ns, last_ns) = import.times_ns.unwrap_or((began_ns, began_ns));
     recorder.anchors(&if first_ns == last_ns { vec![last_ns] } else { vec![first_ns, last_ns] });
-    let kube = kube.map(|mut files| {
-        recorder.translations(&files.translations(first_ns, last_ns));
-        let (rows, counters) = files.place(first_ns, last_ns);
-        recorder.kube(&rows);
-        counters
-    });
+    let kube = kube.map(|files| cluster(files, &mut recorder, &mut manifest, (first_ns, last_ns)));
     let mut ledger = LedgerFact { time_ns: last_ns, counters: import.counters.named() };
     if let Some(kube) = &kube {
         ledger.counters.extend(kube.named());
@@ -196,8 +193,7 @@ pub fn import_kube(
     let mut manifest = Manifest { socket_hook: String::new(), ..manifest(name, first_ns) };
     recorder.anchors(&if first_ns == last_ns { vec![last_ns] } else { vec![first_ns, last_ns] });
     recorder.map(BlockKind::MANIFEST, &manifest, first_ns);
-    let (rows, counters) = kube.place(first_ns, last_ns);
-    recorder.kube(&rows);
+    let counters = cluster(kube, &mut recorder, &mut manifest, (first_ns, last_ns));
     recorder.map(BlockKind::LEDGER, &LedgerFact { time_ns: last_ns, counters: counters.named().into() }, last_ns);
     (manifest.ended_ns, manifest.end) = (last_ns, "end-of-file".to_string());
     recorder.map(BlockKind::MANIFEST, &manifest, last_ns);
@@ -209,6 +205,27 @@ pub fn import_kube(
         end: FileEnd::Whole,
         times_ns: Some((first_ns, last_ns)),
     })
+}
+
+/// Writes what Kubernetes said, and the logs of its pods, of a capture of this time.
+fn cluster(
+    mut files: KubeFiles,
+    recorder: &mut Recorder,
+    manifest: &mut Manifest,
+    (first_ns, last_ns): (u64, u64),
+) -> KubeCounters {
+    let translations = files.translations(first_ns, last_ns);
+    recorder.maps(BlockKind::CONNTRACK, &translations, |row| row.time_ns);
+    let pod_logs = files.take_logs();
+    let (rows, counters) = files.place(first_ns, last_ns);
+    recorder.maps(BlockKind::KUBE, &rows, |row| row.time_ns);
+    if !pod_logs.is_empty() {
+        manifest.logs = "all".to_string();
+        let logs = PodLog::place(&pod_logs, &rows, first_ns, last_ns);
+        recorder.maps(BlockKind::LOGS, &logs.lines, |row| row.time_ns);
+        recorder.maps(BlockKind::LOG_COUNTS, &logs.counts, |row| row.time_ns);
+    }
+    counters
 }
 
 /// A UUID of the bytes of the capture and of the Kubernetes objects, and of this version, which decides what becomes of

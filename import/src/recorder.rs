@@ -1,11 +1,9 @@
 //! Events into blocks of a bundle.
 
-use kfr_bundle::conntrack::TranslationFact;
 use kfr_bundle::events::{
     DIRECTION_RECEIVED, DIRECTION_SENT, DataEvent, EventHeader, KIND_DATA, KIND_SOCKET, KIND_STATE, KIND_TCP,
     MISSING_LIMIT, MISSING_NOTHING, SocketEvent, StateEvent, TcpEvent,
 };
-use kfr_bundle::kube::KubeFact;
 use kfr_bundle::rows::Anchor;
 use kfr_bundle::{Block, BlockKind, DataColumns, MAX_ROWS, MapWriter, Row, WriteError, Writer, encode_rows};
 use serde::Serialize;
@@ -165,21 +163,12 @@ impl Recorder {
         }
     }
 
-    /// Kubernetes objects and changes, in order of time.
-    pub fn kube(&mut self, rows: &[KubeFact]) {
-        self.maps(BlockKind::KUBE, rows, |row| row.time_ns);
-    }
-
-    /// Translated connections, in order of time.
-    pub fn translations(&mut self, rows: &[TranslationFact]) {
-        self.maps(BlockKind::CONNTRACK, rows, |row| row.time_ns);
-    }
-
-    fn maps<T: Serialize>(&mut self, kind: BlockKind, rows: &[T], time_ns: impl Fn(&T) -> u64) {
+    /// Rows of blocks of maps, in order of time.
+    pub fn maps<T: Serialize>(&mut self, kind: BlockKind, rows: &[T], time_ns: impl Fn(&T) -> u64) {
         let mut maps = MapWriter::new();
         let mut first_ns = None;
         for (number, row) in rows.iter().enumerate() {
-            // JSON values of bounded depth, numbers and texts.
+            // Structs of text and numbers, and JSON values of bounded depth.
             let _what_messagepack_holds = maps.push(row);
             let began_ns = *first_ns.get_or_insert(time_ns(row));
             if maps.raw_bytes() >= BLOCK_BYTES || number + 1 == rows.len() {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::change::{Change, ChangeKind, short};
+use super::lifetimes::Pod;
 use crate::identity::{Kube, Objects, read};
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Warnings that the objects' own states tell better.
 const TOLD_ELSEWHERE: [&str; 5] = ["BackOff", "FailedScheduling", "Evicted", "NodeNotReady", "Failed"];
@@ -15,7 +18,13 @@ const OF_NOTE: [&str; 7] =
     ["Preempted", "TaintManagerEviction", "Rebooted", "Starting", "NodeNotSchedulable", "SuccessfulRescale", "Killing"];
 
 /// Adds them; `pod_of` knows a pod's number by namespace and name.
-pub fn read(objects: &Objects, pod_of: &dyn Fn(&str, &str) -> Option<u32>, kube: &Kube, changes: &mut Vec<Change>) {
+pub fn read(
+    objects: &Objects,
+    pods: &[Pod],
+    pod_of: &dyn Fn(&str, &str) -> Option<u32>,
+    kube: &Kube,
+    changes: &mut Vec<Change>,
+) {
     let mut groups: BTreeMap<(ChangeKind, String, String), Change> = BTreeMap::new();
     for life in objects.of_kind("Event") {
         let Some((_, event)) = life.states.last() else { continue };
@@ -54,7 +63,12 @@ pub fn read(objects: &Objects, pod_of: &dyn Fn(&str, &str) -> Option<u32>, kube:
         };
         let (first_ns, last_ns, count) = times(event, life.born_ns);
         let mut change = Change::new(first_ns, kind, subject.clone(), short(&what, 240)).until(Some(last_ns));
-        (change.count, change.is_bad) = (count, warns || kind == ChangeKind::Probe);
+        // Before it is ready for the first time, a pod is not ready.
+        let ready_ns = pod.and_then(|pod| pods.get(pod as usize)).and_then(|pod| pod.ready_ns);
+        let starting = kind == ChangeKind::Probe
+            && !message.contains("iveness")
+            && ready_ns.is_some_and(|ready_ns| last_ns <= ready_ns.saturating_add(SECOND_NS));
+        (change.count, change.is_bad) = (count, (warns || kind == ChangeKind::Probe) && !starting);
         (change.workload, change.pod) = (workload, pod);
         groups.entry((kind, subject, pattern(&what))).and_modify(|known| join(known, &change)).or_insert(change);
     }
@@ -68,6 +82,7 @@ fn join(known: &mut Change, other: &Change) {
     }
     known.until_ns = Some(last_ns).filter(|last_ns| *last_ns > known.at_ns);
     known.count = known.count.saturating_add(other.count);
+    known.is_bad |= other.is_bad;
     known.pod = known.pod.filter(|pod| other.pod == Some(*pod));
 }
 

@@ -61,7 +61,7 @@ impl Cluster {
             .map(|(pod, number)| ((pod.namespace.as_str(), pod.name.as_str()), number))
             .collect();
         let pod_of = |namespace: &str, name: &str| names.get(&(namespace, name)).copied();
-        events::read(objects, &pod_of, kube, &mut changes);
+        events::read(objects, &pods, &pod_of, kube, &mut changes);
         let workloads = workloads::workloads(objects, kube, window, &mut changes);
         let services = services::services(objects, kube, window, &mut changes);
         let nodes = nodes::nodes(objects, &mut changes);

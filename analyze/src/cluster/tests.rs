@@ -292,6 +292,31 @@ fn equal_warnings_are_one_line_in_both_shapes_of_events() {
 }
 
 #[test]
+fn a_pod_that_is_not_ready_yet_is_no_trouble() {
+    let status = json!({"phase": "Running", "conditions":
+        [{"type": "Ready", "status": "True", "lastTransitionTime": at(10_020)}]});
+    let event = |name: &str, message: &str, last: u64| {
+        json!({"metadata": {"name": name}, "type": "Warning", "reason": "Unhealthy", "message": message,
+            "firstTimestamp": at(last), "lastTimestamp": at(last),
+            "involvedObject": {"kind": "Pod", "namespace": "shop", "name": "p"}})
+    };
+    let cluster = watch()
+        .tell(10_000, "Pod", pod("p", status))
+        .tell(10_010, "Event", event("a", "Readiness probe failed: not yet", 10_010))
+        .tell(10_015, "Event", event("b", "Liveness probe failed: at all", 10_015))
+        .tell(10_060, "Event", event("c", "Readiness probe failed: any more", 10_060))
+        .cluster();
+    assert_eq!(
+        lines(&cluster),
+        [
+            "10010 probe_failed shop/api: Readiness probe failed: not yet",
+            "10015 !probe_failed shop/api: Liveness probe failed: at all",
+            "10060 !probe_failed shop/api: Readiness probe failed: any more",
+        ]
+    );
+}
+
+#[test]
 fn services_and_nodes_have_their_troubles() {
     let slice = |ready: bool| {
         json!({"metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "api"}}, "endpoints":

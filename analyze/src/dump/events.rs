@@ -5,13 +5,14 @@ use std::io::{self, Write};
 use kfr_bundle::events::{
     DIRECTION_SENT, OFFSET_COUNTED, OFFSET_DATAGRAM, OFFSET_TCP, ProcessEvent, SocketEvent, StateEvent, TcpEvent,
 };
+use kfr_bundle::logs::LogFact;
 use kfr_bundle::rows::row_numbers;
-use kfr_bundle::{Address, BlockEntry, BlockKind, DataBlock, DataRow, Row, decode_rows};
+use kfr_bundle::{Address, BlockEntry, BlockKind, DataBlock, DataRow, Row, decode_maps, decode_rows};
 use serde_json::{Value, json};
 
 use crate::clocks::Clock;
-use crate::dump::mask::mask_arguments;
 use crate::replay::{Facts, Input};
+use kfr_bundle::secrets::mask_arguments;
 
 /// An address that names no event of these bundles.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,12 @@ fn block_values(input: &Input, entry: &BlockEntry, clock: &Clock, literals: bool
         BlockKind::TCP => rows::<TcpEvent>(&raw, entry, wanted, |row, at| tcp_value(row, at, clock)),
         BlockKind::PROCESS_EVENTS => {
             rows::<ProcessEvent>(&raw, entry, wanted, |row, at| process_value(row, at, clock, literals))
+        }
+        BlockKind::LOGS => {
+            let Ok(maps) = decode_maps::<LogFact>(&raw) else { return Vec::new() };
+            let numbered = maps.rows.into_iter().map(|(number, row)| (entry.first_row.saturating_add(number), row));
+            let rows = numbered.filter(|(number, _)| wanted(*number));
+            rows.map(|(number, row)| log_value(&row, entry.address.row(number))).collect()
         }
         _ => Vec::new(),
     }
@@ -262,6 +269,24 @@ fn tcp_value(row: &TcpEvent, at: Address, clock: &Clock) -> Value {
         "remote": address(row.family, &row.remote_address),
         "remote_port": row.remote_port,
         "state": row.state,
+    })
+}
+
+/// Secrets were masked when it was recorded.
+fn log_value(row: &LogFact, at: Address) -> Value {
+    json!({
+        "address": at.to_string(),
+        "kind": "log",
+        "time_ns": row.wall_ns,
+        "event_ns": row.time_ns,
+        "namespace": row.namespace,
+        "pod": row.pod,
+        "uid": row.uid,
+        "container": row.container,
+        "restart": row.restart,
+        "stream": row.stream,
+        "text": row.text,
+        "cut": row.cut,
     })
 }
 

@@ -2,12 +2,12 @@
 
 mod connections;
 mod events;
-mod mask;
+mod logs;
 mod requests;
 mod statements;
 
 pub use connections::{ConnectionRecord, connection_lines, connection_record};
 pub use events::{AddressError, event_at, event_lines};
-pub use mask::mask_arguments;
+pub use logs::log_lines;
 pub use requests::{PeerRecord, called_service, connection_id, flag_names, peer_records, request_line};
 pub use statements::{fingerprint, parent_fingerprint, statement_flags, statement_lines};

@@ -1,5 +1,6 @@
 //! Everything in the bundles but data: read first, so that replay knows who talks when it sees bytes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use kfr_bundle::conntrack::TranslationFact;
@@ -8,6 +9,7 @@ use kfr_bundle::events::{
 };
 use kfr_bundle::facts::{ContainerFact, HostSample, LedgerFact, Manifest, ProcessFact};
 use kfr_bundle::kube::KubeFact;
+use kfr_bundle::logs::LogCounts;
 use kfr_bundle::rows::{Anchor, row_numbers};
 use kfr_bundle::{BlockEntry, BlockKind, DataBlock, Row, decode_maps, decode_rows};
 use rustc_hash::FxHashMap;
@@ -35,6 +37,8 @@ pub struct NodeFacts {
     pub host: Vec<HostSample>,
     /// The recorder's last counters.
     pub ledger: LedgerFact,
+    /// What became of each container's log lines: the latest counts by UID, namespace, pod and container.
+    pub logs: BTreeMap<[String; 4], LogCounts>,
     /// Numbers of the events seen; those outside data blocks after [`Facts::read`], all after replay.
     pub seen: SeenNumbers,
     /// Rows or blocks that could not be decoded.
@@ -57,6 +61,7 @@ impl NodeFacts {
             clock: self.clock.clone(),
             host: Vec::new(),
             ledger: self.ledger.clone(),
+            logs: BTreeMap::new(),
             seen: SeenNumbers::default(),
             malformed: self.malformed,
             window: self.window,
@@ -158,6 +163,14 @@ impl Facts {
                 BlockKind::CONTAINERS => {
                     let mut bad = 0;
                     each_map(input, entry, &mut bad, |row: ContainerFact| containers.push((bundle, row)));
+                    node.malformed += bad;
+                }
+                BlockKind::LOG_COUNTS => {
+                    let mut bad = 0;
+                    each_map(input, entry, &mut bad, |row: LogCounts| {
+                        let key = [&row.uid, &row.namespace, &row.pod, &row.container].map(Clone::clone);
+                        node.logs.insert(key, row);
+                    });
                     node.malformed += bad;
                 }
                 BlockKind::ANCHORS => each_row(input, entry, &mut node.malformed, |row: &Anchor, _| anchors.push(*row)),

@@ -13,6 +13,7 @@ mod golden;
 mod host;
 mod later;
 mod ledger;
+mod logs;
 
 pub use cluster::{
     Caller, Change, Container, Ending, Image, KubernetesService, LabelGroup, Pod, ReplicaStep, Replicas, Revision,
@@ -28,6 +29,7 @@ pub use host::{
 };
 pub use later::{Profile, Span, Trace};
 pub use ledger::{EncryptedShare, Figure, Ledger, LedgerEntry, LostRange, ProtocolShare, Totals};
+pub use logs::{LogContainer, LogExample, LogGroup};
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -69,6 +71,12 @@ pub struct Document {
     pub traces: Vec<Trace>,
     /// Transport: totals, and the connections worth a look.
     pub network: Network,
+    /// Lines of container logs that are alike, worst and most frequent first.
+    #[serde(default)]
+    pub logs: Vec<LogGroup>,
+    /// What became of each container's log lines, most left out first.
+    #[serde(default)]
+    pub log_containers: Vec<LogContainer>,
     /// CPU profiles.
     pub profiles: Vec<Profile>,
     /// What changed during the capture or in the hour before it, by time.

@@ -51,6 +51,8 @@ const KINDS: &[&str] = &[
     "network",
     "nodes",
     "time",
+    "logs",
+    "error",
     "statement",
     "service",
     "endpoint",

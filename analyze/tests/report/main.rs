@@ -52,6 +52,8 @@ fn json_is_the_document() {
         "sql",
         "traces",
         "network",
+        "logs",
+        "log_containers",
         "profiles",
         "changes",
     ] {

@@ -647,6 +647,42 @@ fn ledger() -> Ledger {
     }
 }
 
+fn logs() -> Vec<LogGroup> {
+    let group = |pattern: &str, level: Option<&str>, count: u64, text: &str| LogGroup {
+        id: format!("log-{count}"),
+        workload: level.map(|_| "shop/api".to_owned()),
+        service: Some("s-app".to_owned()),
+        pods: strings(&["shop/api-7d9f-abcde", "shop/api-7d9f-fghij"]),
+        pods_total: 3,
+        container: "api".to_owned(),
+        level: level.map(str::to_owned),
+        pattern: pattern.to_owned(),
+        count,
+        first_ns: START + ONSET * SECOND,
+        last_ns: START + 59 * SECOND,
+        series: (0..=LENGTH).map(|i| if i < ONSET { 0 } else { count * wobble(count, i) / 2000 }).collect(),
+        example: LogExample {
+            time_ns: START + ONSET * SECOND,
+            pod: "shop/api-7d9f-abcde".to_owned(),
+            stream: level.map(|_| "stderr".to_owned()),
+            text: text.to_owned(),
+            trace_id: level.map(|_| "4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
+            request_id: None,
+            evidence: format!("a41c.{count}:7"),
+        },
+    };
+    vec![
+        group(
+            "order {id} failed error=dial tcp {ip}: refused",
+            Some("error"),
+            1_240,
+            "{\"lvl\":\"error\",\"msg\":\"order ORD-00017 failed\",\"err\":\"dial tcp 10.0.0.7:5432: refused\"}",
+        ),
+        group("Aborted connection {n} to db: '?'", Some("warning"), 19, "Aborted connection 20 to db: 'x'"),
+        group("sent {n} ok {n} bad {n}", None, 3, "sent 100 ok 97 bad 4"),
+    ]
+}
+
 /// The sample.
 pub fn sample() -> Document {
     let mut doc = Document {
@@ -730,6 +766,18 @@ pub fn sample() -> Document {
         nodes: vec![node("shop-01", 8)],
         sql: sql(),
         network: network(),
+        logs: logs(),
+        log_containers: vec![LogContainer {
+            pod: "shop/api-7d9f-abcde".to_owned(),
+            container: "api".to_owned(),
+            workload: Some("shop/api".to_owned()),
+            lines: 90_113,
+            bytes: 14_000_210,
+            lines_kept: 1_240,
+            lines_dropped: 12,
+            bytes_unread: 0,
+            refused: None,
+        }],
         ..Document::default()
     };
     crate::sample_cluster::add(&mut doc);
@@ -769,6 +817,9 @@ pub fn large(number: usize) -> Document {
         entry.id = copy(&entry.id);
         doc.ledger.entries.push(entry);
         doc.ledger.losses.push(doc.ledger.losses[0].clone());
+        let mut log = doc.logs[i % 3].clone();
+        log.id = copy(&log.id);
+        doc.logs.push(log);
         let mut check = doc.checks[i % 5].clone();
         check.id = copy(&check.id);
         doc.checks.push(check);

@@ -7,8 +7,7 @@
 mod kubelet;
 mod runtime;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kfr_bundle::facts::ContainerFact;
 
@@ -18,16 +17,6 @@ use crate::clock;
 /// Longest name that Kubernetes allows, bytes (a DNS subdomain, RFC 1123); images are longer.
 const MAX_NAME_BYTES: usize = 253;
 const MAX_IMAGE_BYTES: usize = 512;
-
-/// Where the files of the node are: `/`, or, seen from a container that has the host's processes, what process 1 has for a
-/// root.
-pub fn host_root() -> PathBuf {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    match (namespace("1"), namespace("self")) {
-        (Some(of_host), Some(own)) if of_host != own => "/proc/1/root".into(),
-        _ => "/".into(),
-    }
-}
 
 /// The names that one node's files tell.
 #[derive(Debug)]
@@ -74,6 +63,8 @@ mod tests {
     use kfr_bundle::facts::ContainerKind;
     use serde_json::{Value, json};
     use tempfile::TempDir;
+
+    use std::fs;
 
     use super::*;
 
@@ -188,6 +179,11 @@ mod tests {
         let mut names = Names::new(&root.path().join("nowhere"));
         let mut shim = std::process::Command::new(&program);
         let mut shim = shim.arg("60").current_dir(root.path().join(state).join(id("7"))).spawn().unwrap();
+        // The kernel lets go of the parent before the child has its new name.
+        let comm = || fs::read_to_string(format!("/proc/{}/comm", shim.id())).unwrap_or_default();
+        while comm().trim_end() != "containerd-shim" {
+            std::thread::yield_now();
+        }
         let fact = names.look_up(&Member { pod: UID.to_string(), container: id("7") });
         shim.kill().unwrap();
         shim.wait().unwrap();

@@ -18,6 +18,7 @@ use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 
 use follow::{Follower, Source};
+pub use rows::Learned;
 pub(crate) use rows::Rows;
 
 /// How long connecting may take.

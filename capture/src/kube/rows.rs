@@ -1,16 +1,42 @@
 //! Rows between the watcher and the store.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use kfr_bundle::kube::KubeFact;
+use kfr_bundle::kube::{KubeChange, KubeFact};
 
 use crate::store::{Batch, Handle};
+
+/// What a recording learned of Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Objects, and changes of objects.
+    pub objects: u64,
+    /// The kinds whose changes were not seen any more at the end, and why.
+    pub blind: BTreeMap<String, String>,
+}
+
+impl Learned {
+    fn note(&mut self, row: &KubeFact) {
+        self.objects += u64::from(row.object.is_some());
+        match row.change {
+            KubeChange::Blind => {
+                self.blind.insert(row.kind.clone(), row.reason.clone());
+            }
+            KubeChange::Seeing => {
+                self.blind.remove(&row.kind);
+            }
+            _ => {}
+        }
+    }
+}
 
 /// Kubernetes rows on their way: changes come one by one, and a block of one row compresses badly.
 #[derive(Clone)]
 pub(crate) struct Rows {
     store: Handle,
     rows: Arc<Mutex<Vec<KubeFact>>>,
+    learned: Arc<Mutex<Learned>>,
 }
 
 impl Rows {
@@ -19,11 +45,14 @@ impl Rows {
 
     /// None yet.
     pub fn new(store: Handle) -> Self {
-        Self { store, rows: Arc::default() }
+        Self { store, rows: Arc::default(), learned: Arc::default() }
     }
 
     /// Takes rows, from whichever thread.
     pub fn add(&self, new: Vec<KubeFact>) {
+        if let Ok(mut learned) = self.learned.lock() {
+            new.iter().for_each(|row| learned.note(row));
+        }
         let many = self.rows.lock().is_ok_and(|mut rows| {
             rows.extend(new);
             rows.len() >= Self::MANY
@@ -31,6 +60,11 @@ impl Rows {
         if many {
             self.seal();
         }
+    }
+
+    /// What came so far.
+    pub fn learned(&self) -> Learned {
+        self.learned.lock().map(|learned| learned.clone()).unwrap_or_default()
     }
 
     /// Hands over what there is.

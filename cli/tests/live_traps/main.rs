@@ -8,6 +8,7 @@ mod exits;
 mod filters;
 mod kernel_paths;
 mod live;
+mod logs;
 mod messages;
 mod pods;
 mod pressure;

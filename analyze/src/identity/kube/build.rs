@@ -81,6 +81,7 @@ impl Kube {
             for uid in [Some(&*life.uid), hash].into_iter().flatten().filter(|uid| !uid.is_empty()) {
                 self.by_uid.insert(uid.to_string(), number);
             }
+            self.by_name.insert((life.namespace.clone(), life.name.clone()), number);
             self.pods.push(Pod {
                 namespace: life.namespace.clone(),
                 name: life.name.clone(),

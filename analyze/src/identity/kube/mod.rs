@@ -101,6 +101,8 @@ pub struct Kube {
     by_container: FxHashMap<String, u32>,
     /// Pods by UID; static ones also by the hash that their node has for one.
     by_uid: FxHashMap<String, u32>,
+    /// Of several pods that had a name one after the other, the last.
+    by_name: FxHashMap<(String, String), u32>,
     slices: FxHashMap<(String, String), Vec<Span<Slice>>>,
     blind: Vec<Blind>,
 }
@@ -136,6 +138,16 @@ impl Kube {
         spans.find(|span| (span.from_ns..span.to_ns).contains(&time_ns)).map(|span| span.what)
     }
 
+    /// All addresses that were anybody's at some time.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.by_ip.keys().copied()
+    }
+
+    /// Ids of all containers that are known.
+    pub fn containers(&self) -> impl Iterator<Item = &str> {
+        self.by_container.keys().map(String::as_str)
+    }
+
     /// The pod of a container, by the container's id (64 hex digits).
     pub fn pod_of_container(&self, id: &str) -> Option<u32> {
         self.by_container.get(id).copied()
@@ -150,6 +162,12 @@ impl Kube {
     /// pod's present and last run, and no sandbox.
     pub fn pod_of_process(&self, process: &Process) -> Option<u32> {
         self.pod_of_container(&process.container).or_else(|| self.by_uid.get(&process.pod).copied())
+    }
+
+    /// The pod of this UID, or else of this name: the kubelet calls a static pod by another UID than the API does.
+    pub fn pod_named(&self, uid: &str, namespace: &str, name: &str) -> Option<u32> {
+        let by_name = || self.by_name.get(&(namespace.to_string(), name.to_string()));
+        self.by_uid.get(uid).or_else(by_name).copied()
     }
 
     /// A pod.

@@ -108,13 +108,14 @@ pub fn build(analysis: &Analysis, by_pod: &FxHashMap<(u32, u32), model::Golden>,
     pods.sort_by(|a, b| {
         (&a.namespace, &a.workload, a.created_ns, &a.name).cmp(&(&b.namespace, &b.workload, b.created_ns, &b.name))
     });
-    let bad: BTreeMap<u32, u64> =
-        cluster.changes.iter().filter(|change| change.is_bad).fold(BTreeMap::new(), |mut bad, change| {
-            if let Some(workload) = change.workload {
-                *bad.entry(workload).or_default() += 1;
-            }
-            bad
-        });
+    let start_ns = world.window.map_or(0, |(start_ns, _)| start_ns);
+    let mut bad: BTreeMap<u32, u64> = BTreeMap::new();
+    for change in cluster.changes.iter().filter(|change| change.is_bad) {
+        // What was over before the recording is told among the changes.
+        if let Some(workload) = change.workload.filter(|_| change.until_ns.unwrap_or(change.at_ns) >= start_ns) {
+            *bad.entry(workload).or_default() += 1;
+        }
+    }
     let bad: FxHashMap<String, u64> = bad
         .into_iter()
         .filter_map(|(number, count)| Some((workload_id(cluster.workloads.get(number as usize)?), count)))

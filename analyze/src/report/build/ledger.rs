@@ -9,6 +9,7 @@ use kfr_bundle::events::{
 };
 use kfr_protocols::{REGISTRY, Side};
 
+use super::logs::Logs;
 use crate::Analysis;
 use crate::replay::Input;
 use crate::report::document::{
@@ -18,11 +19,13 @@ use crate::report::document::{
 /// Lost stretches that the report lists.
 const MAX_LOSSES: usize = 200;
 
-struct Entries(Vec<LedgerEntry>);
+/// Entries under way.
+pub struct Entries(Vec<LedgerEntry>);
 
 impl Entries {
+    /// Adds one, if there is anything to count.
     #[allow(clippy::too_many_arguments)]
-    fn add(
+    pub fn add(
         &mut self,
         id: &str,
         area: &str,
@@ -49,7 +52,7 @@ impl Entries {
 }
 
 /// Builds it.
-pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
+pub fn build(inputs: &[Input], analysis: &Analysis, logs: &Logs) -> Ledger {
     let found = &analysis.ledger;
     let nodes = &analysis.world.facts.nodes;
     let recorded = |name: &str| nodes.iter().filter_map(|node| node.ledger.counters.get(name)).sum::<u64>();
@@ -341,6 +344,7 @@ pub fn build(inputs: &[Input], analysis: &Analysis) -> Ledger {
             Severity::Warning,
         );
     }
+    logs.entries(&analysis.world, &mut entries);
     entries.0.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(&b.id)));
     entries.0.dedup_by(|a, b| a.id == b.id);
     let cut = found.missing.values().map(|loss| loss.bytes).sum();

@@ -3,6 +3,7 @@
 mod cluster;
 mod host;
 mod ledger;
+mod logs;
 mod services;
 
 use kfr_protocols::REGISTRY;
@@ -32,11 +33,12 @@ pub fn build(inputs: &[Input], mut analysis: Analysis, options: &Options) -> Doc
     let statements = std::mem::take(&mut analysis.statements);
     let hashes = analysis.hashes.take().and_then(|hashes| hashes.join().ok()).unwrap_or_default();
     let (services, edges, overall) = services::build(&analysis, metrics, literals);
+    let logs = logs::build(inputs, &analysis.world);
     let mut document = Document {
         schema_version: SCHEMA_VERSION.to_string(),
         tool: Tool { name: "kfr".to_string(), version: env!("CARGO_PKG_VERSION").to_string() },
         capture: capture(inputs, &analysis.world, hashes, literals),
-        ledger: ledger::build(inputs, &analysis),
+        ledger: ledger::build(inputs, &analysis, &logs),
         overall,
         services,
         edges,
@@ -47,6 +49,8 @@ pub fn build(inputs: &[Input], mut analysis: Analysis, options: &Options) -> Doc
         nodes: nodes(inputs, &analysis.world),
         sql: sql(&analysis.world, statements),
         network: network(&analysis),
+        logs: logs.groups,
+        log_containers: logs.containers,
         ..Document::default()
     };
     findings::run(&mut document);

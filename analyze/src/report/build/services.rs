@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use kfr_bundle::secrets::mask_arguments;
 use kfr_protocols::REGISTRY;
 
-use crate::dump::{fingerprint, mask_arguments};
+use crate::dump::fingerprint;
 use crate::identity::{Endpoint, ServiceKind, Transport};
 use crate::model::{self, EndpointCounts, EndpointKey, Metrics, SLOW_NS, Step};
 use crate::report::ERRORS_WARNING;

@@ -61,6 +61,8 @@ pub enum Figure {
     Nodes,
     /// Positions on the time axis.
     Time,
+    /// Container logs.
+    Logs,
 }
 
 /// One thing that was not seen, or not surely.

@@ -54,6 +54,7 @@ fn figure_word(figure: Figure) -> &'static str {
         Figure::Network => "network",
         Figure::Nodes => "nodes",
         Figure::Time => "times",
+        Figure::Logs => "logs",
     }
 }
 

@@ -6,6 +6,7 @@ mod findings;
 mod flow;
 mod head;
 mod ledger;
+mod logs;
 mod nodes;
 mod plan;
 mod table;
@@ -52,6 +53,7 @@ pub(crate) struct Page {
     sql: Option<Table>,
     network: ledger::Facts,
     connections: Option<Table>,
+    logs: Option<Table>,
     nodes: Vec<nodes::NodeView>,
     nodes_hidden: u64,
     ledger: ledger::LedgerView,
@@ -69,6 +71,7 @@ struct Caveats {
     edges: Vec<(String, String)>,
     sql: Vec<(String, String)>,
     network: Vec<(String, String)>,
+    logs: Vec<(String, String)>,
     nodes: Vec<(String, String)>,
     time: Vec<(String, String)>,
 }
@@ -112,11 +115,12 @@ impl Page {
             Need { rows: n(doc.edges.len()), each: 19, share: 1000 },
             Need { rows: n(doc.sql.len()), each: 20, share: 800 },
             Need { rows: n(doc.network.connections.len()), each: 19, share: 700 },
-            Need { rows: n(doc.nodes.len()).min(NODES), each: 260, share: 800 },
+            Need { rows: n(doc.nodes.len()).min(NODES), each: 330, share: 990 },
             Need { rows: n(doc.checks.len()), each: 9, share: 500 },
             Need { rows: n(doc.changes.len()), each: 12, share: 480 },
             Need { rows: n(doc.workloads.len()), each: 24, share: 480 },
             Need { rows: n(doc.workloads.len()).min(DETAILS), each: 400, share: 1200 },
+            Need { rows: n(doc.logs.len()), each: 19, share: 700 },
         ];
         let [
             finding_rows,
@@ -132,6 +136,7 @@ impl Page {
             change_rows,
             workload_rows,
             workload_details,
+            log_rows,
         ] = plan(needs);
         let context = Context::new(
             doc,
@@ -164,6 +169,7 @@ impl Page {
             sql: flow::statements(&context, sql_rows),
             network: ledger::network_facts(&context),
             connections: connections::connections(&context, connection_rows),
+            logs: logs::logs(&context, log_rows),
             nodes: nodes::nodes(&context, node_rows),
             nodes_hidden: n(doc.nodes.len()).saturating_sub(node_rows),
             ledger: ledger::ledger(&context, ledger_rows),
@@ -205,6 +211,7 @@ impl Page {
             ("graph", "Graph", doc.edges.len(), self.edges.is_some()),
             ("sql", "SQL", doc.sql.len(), self.sql.is_some()),
             ("network", "Network", doc.network.connections_total as usize, true),
+            ("logs", "Logs", doc.logs.len(), self.logs.is_some()),
             ("nodes", "Nodes", doc.nodes.len(), !self.nodes.is_empty()),
             ("ledger", "Ledger", doc.ledger.entries.len(), true),
             ("appendix", "Appendix", 0, true),
@@ -222,13 +229,14 @@ impl Page {
 
 impl Caveats {
     fn new(context: &Context<'_>) -> Self {
-        use super::document::Figure::{Bytes, Latency, Network, Nodes, Requests, Sql, Time, Topology};
+        use super::document::Figure::{Bytes, Latency, Logs, Network, Nodes, Requests, Sql, Time, Topology};
         Self {
             overall: context.caveats(&[Requests, Latency, Bytes]),
             services: context.caveats(&[Requests, Latency]),
             edges: context.caveats(&[Requests, Latency, Bytes, Topology]),
             sql: context.caveats(&[Sql, Latency]),
             network: context.caveats(&[Network, Bytes]),
+            logs: context.caveats(&[Logs]),
             nodes: context.caveats(&[Nodes]),
             time: context.caveats(&[Time]),
         }

@@ -3,13 +3,16 @@
 use super::Context;
 use super::table::{Cell, Column, Row, Table};
 use crate::report::{
-    document::{CoreSplit, HostSample, Node},
+    document::{CoreSplit, HostSample, Node, Pod},
     figure::{Axis, Lane, Series, Svg, Unit, heat_map, line, plot},
+    health::Health,
     text,
 };
 
 /// Most disks and interfaces of a host that are listed, busiest first.
 const DEVICES: usize = 8;
+/// Most pods of a host that are listed.
+const PODS: usize = 8;
 
 /// A host in full.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(super) struct NodeView {
     pub(super) heat: Option<Svg>,
     pub(super) plot: Option<Svg>,
     pub(super) devices: Option<Table>,
+    pub(super) pods: Option<Table>,
     pub(super) caveats: Vec<(String, String)>,
 }
 
@@ -49,6 +53,7 @@ fn view(context: &Context<'_>, node: &Node, anchor: &str) -> NodeView {
         heat,
         plot: context.axis.and_then(|axis| lanes(node, axis, anchor, &name)),
         devices: devices(node, anchor, &name),
+        pods: pods(context, node, anchor, &name),
         caveats: context.caveats_by_id(&node.weakened_by),
         name,
     }
@@ -196,6 +201,47 @@ fn lanes(node: &Node, axis: Axis, anchor: &str, name: &str) -> Option<Svg> {
     let desc = "CPU split, memory, pressure and load over the window; the extremes are in the list above";
     (!lanes.is_empty())
         .then(|| plot(&format!("{anchor}.plot"), &format!("Host figures of {name}"), desc, axis, &lanes, &[]))
+}
+
+/// The pods on a node that answer most, and those in trouble.
+fn pods(context: &Context<'_>, node: &Node, anchor: &str, name: &str) -> Option<Table> {
+    let mut pods: Vec<&Pod> =
+        context.doc.pods.iter().filter(|pod| pod.node.as_deref() == Some(node.name.as_str())).collect();
+    let total = pods.len();
+    pods.sort_by(|a, b| {
+        let load = |pod: &Pod| (pod.restarts > 0, pod.inbound.requests, pod.restarts);
+        load(b).cmp(&load(a)).then(a.name.cmp(&b.name)).then(a.id.cmp(&b.id))
+    });
+    let rows = pods.into_iter().take(PODS).map(|pod| {
+        let workload = pod.workload.as_deref().and_then(|id| context.workload_anchor(id));
+        Row {
+            id: None,
+            cells: vec![
+                Cell::name(&format!("{}/{}", pod.namespace, pod.name), 60)
+                    .with_href(workload.map(|anchor| format!("#{anchor}"))),
+                Cell::count(pod.inbound.requests),
+                Cell::share(pod.inbound.errors, pod.inbound.judged(), Health::of_golden(&pod.inbound)),
+                Cell::duration(pod.inbound.p95_ns),
+                Cell::count(pod.restarts),
+            ],
+        }
+    });
+    let rows: Vec<Row> = rows.collect();
+    (!rows.is_empty()).then(|| Table {
+        id: format!("{anchor}.pods"),
+        caption: format!("Pods on {name}, those that were restarted first, then by requests"),
+        columns: vec![
+            Column::text("Pod", "Leads to its workload"),
+            Column::number("Requests", "", "Requests that it answered"),
+            Column::number("Errors", "%", "Share of these answered by an error"),
+            Column::number("p95", "", "95% of answered requests were at least as fast"),
+            Column::number("Restarts", "", "How often its containers were started again"),
+        ],
+        hidden: (total - rows.len()) as u64,
+        hidden_what: "the idlest",
+        hidden_where: "",
+        rows,
+    })
 }
 
 /// Disks and interfaces in one table: both move bytes.

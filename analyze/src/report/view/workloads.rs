@@ -59,7 +59,9 @@ pub(super) fn workloads(context: &Context<'_>, rows: u64, details: u64) -> Workl
         pods.entry(pod.workload.as_deref().unwrap_or_default()).or_default().push(pod);
     }
     let mut bad: BTreeMap<&str, Vec<&Change>> = BTreeMap::new();
-    for change in doc.changes.iter().filter(|change| change.is_bad) {
+    // What was over before the recording is told among the changes.
+    let within = |change: &&Change| change.until_ns.or(change.at_ns) >= doc.capture.start_ns;
+    for change in doc.changes.iter().filter(|change| change.is_bad).filter(within) {
         bad.entry(change.workload.as_deref().unwrap_or_default()).or_default().push(change);
     }
     let none = Vec::new();
