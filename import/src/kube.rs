@@ -273,6 +273,7 @@ impl KubeFiles {
         let mut rows = Vec::new();
         let mut latest = HashMap::<_, u64>::new();
         let mut latest_of_file = HashMap::<usize, u64>::new();
+        let told_by = told_by(&self.found, version);
         for mut found in self.found {
             let key = key(&found.fact);
             match (found.change, found.moment) {
@@ -290,7 +291,8 @@ impl KubeFiles {
                     // as a deletion, came after all that its watch had told before.
                     let (known, told) = (latest.entry(key).or_default(), latest_of_file.entry(found.file).or_default());
                     let own = found.youngest_ns.unwrap_or(start_ns);
-                    *known = if own > *known { own } else { (*told).max(*known) };
+                    let others = told_by.get(&version(&found.fact)).copied().unwrap_or_default();
+                    *known = if own > *known { own } else { (*told).max(*known).max(others) };
                     *told = (*told).max(*known);
                     found.fact.time_ns = *known;
                 }
@@ -323,6 +325,25 @@ impl KubeFiles {
 fn is_conntrack(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("conntrack") && name.ends_with(".txt")
+}
+
+/// By version: the youngest time that any object of a lower version knows. Versions of all kinds are of one sequence, but those
+/// of Events, which a server may keep elsewhere (`--etcd-servers-overrides`). What was written later can't be older.
+fn told_by(found: &[Found], version: impl Fn(&KubeFact) -> u64) -> HashMap<u64, u64> {
+    let others = found.iter().filter(|found| found.fact.kind != "Event");
+    let mut known: Vec<(u64, u64)> = others
+        .filter_map(|found| Some((version(&found.fact), found.youngest_ns?)))
+        .filter(|(version, _)| *version > 0)
+        .collect();
+    known.sort_unstable();
+    // A kubelet's account of a pod has the version that it was told, and what has happened since.
+    known.dedup_by_key(|(version, _)| *version);
+    let mut latest = 0;
+    let told = known.into_iter().map(|(version, youngest_ns)| {
+        latest = youngest_ns.max(latest);
+        (version, latest)
+    });
+    told.collect()
 }
 
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KubeError> {
@@ -460,6 +481,37 @@ mod tests {
             "140 Deleted 0 Poda",
         ];
         assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn what_knows_no_time_comes_after_all_that_was_written_before() {
+        let of = |kind: &str, name: &str, version: u64, born_s: i64, written_s: Option<i64>| {
+            let time = |second: i64| Timestamp::from_second(second).unwrap().to_string();
+            let status = written_s
+                .map_or(Value::Null, |written_s| json!({"conditions": [{"lastTransitionTime": time(written_s)}]}));
+            json!({"kind": kind, "status": status, "metadata": {
+                "name": name, "namespace": "shop", "uid": name, "resourceVersion": version.to_string(),
+                "creationTimestamp": time(born_s),
+            }})
+        };
+        let line = |object: Value| json!({"type": "MODIFIED", "object": object}).to_string();
+        let sets = [
+            line(of("ReplicaSet", "set", 10, 101, None)),
+            // Nothing in it says when it was scaled.
+            line(of("ReplicaSet", "set", 40, 101, None)),
+        ];
+        let pods = [line(of("Pod", "a", 30, 102, Some(150))), line(of("Pod", "b", 50, 103, Some(170)))];
+        // The kubelet's: an old version, a new status.
+        let kubelet = json!({"kind": "PodList", "items": [of("Pod", "a", 30, 102, Some(190))]}).to_string();
+        let (rows, _) =
+            place(&[("sets.ndjson", sets.join("\n")), ("pods.ndjson", pods.join("\n")), ("kubelet.json", kubelet)]);
+        let expected = [
+            "101 Modified 0 ReplicaSetset",
+            "150 Modified 0 ReplicaSetset",
+            "150 Modified 0 Poda",
+            "170 Modified 0 Podb",
+        ];
+        assert_eq!(rows.iter().collect::<std::collections::BTreeSet<_>>(), expected.map(String::from).iter().collect());
     }
 
     #[test]

@@ -7,6 +7,8 @@ pub enum ChangeKind {
     Rollout,
     /// A workload is new.
     Created,
+    /// A workload is gone.
+    Deleted,
     /// Another number of pods is wanted.
     Scaled,
     /// A ConfigMap, network policy, ingress or disruption budget was made, changed or deleted.
@@ -41,6 +43,7 @@ impl ChangeKind {
         match self {
             Self::Rollout => "rollout",
             Self::Created => "created",
+            Self::Deleted => "deleted",
             Self::Scaled => "scaled",
             Self::Configuration => "configuration",
             Self::Service => "service",

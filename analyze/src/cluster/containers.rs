@@ -130,8 +130,8 @@ pub fn containers(pod: &Value) -> Vec<Container> {
 #[derive(Default)]
 struct Story {
     restarts: u64,
-    /// Restarts seen, (when, how it ended).
-    endings: Vec<(u64, Ending)>,
+    /// Restarts seen: when, how it ended, and how many; of several between two states only the last has an account.
+    endings: Vec<(u64, Ending, u64)>,
     /// When it first waited for what doesn't come by itself, until when, the reason and its message.
     waiting: Option<(u64, u64, String, String)>,
     seen: bool,
@@ -140,8 +140,9 @@ struct Story {
 /// Restarts that are told one by one of a container; further ones are counted.
 const MAX_ENDINGS: usize = 1000;
 
-/// Tells what happened to the containers of a pod over its states, each with its time (ns since 1970).
-pub fn changes(subject: &str, spans: &[(u64, u64, &Value)], is_job: bool, changes: &mut Vec<Change>) {
+/// Tells what happened to the containers of a pod over its states, each with its time; `start_ns` is the recording's (both ns
+/// since 1970).
+pub fn changes(subject: &str, spans: &[(u64, u64, &Value)], is_job: bool, start_ns: u64, changes: &mut Vec<Change>) {
     let mut stories: BTreeMap<String, Story> = BTreeMap::new();
     for (from_ns, to_ns, state) in spans {
         for status in statuses(state) {
@@ -157,7 +158,7 @@ pub fn changes(subject: &str, spans: &[(u64, u64, &Value)], is_job: bool, change
         found.and_then(|(_, one)| read::text(one, &["image"])).map(|image| short_image(image).to_string())
     };
     for (name, story) in stories {
-        story.tell(subject, &name, image(&name), is_job, changes);
+        story.tell(subject, &name, image(&name), (is_job, start_ns), changes);
     }
 }
 
@@ -165,13 +166,20 @@ impl Story {
     fn note(&mut self, status: &Value, from_ns: u64, to_ns: u64) {
         let restarts = read::number(status, &["restartCount"]).unwrap_or(0);
         let ended = |path: &[&str]| read::at(status, path).map(Ending::of);
+        let grown = if self.seen { restarts.saturating_sub(self.restarts) } else { 0 };
         // How it ended stands in its state until it is started again, then in its last one.
-        for ending in [ended(&["lastState", "terminated"]), ended(&["state", "terminated"])].into_iter().flatten() {
+        let (last, now) = (ended(&["lastState", "terminated"]), ended(&["state", "terminated"]));
+        for (ending, count) in last.map(|last| (last, grown)).into_iter().chain(now.map(|now| (now, 0))) {
             let at_ns = ending.at_ns.unwrap_or(from_ns);
             // Of restarts before the first state only the last one is known.
-            let known = self.endings.iter().any(|(known_ns, _)| *known_ns == at_ns);
-            if !known && self.endings.len() < MAX_ENDINGS {
-                self.endings.push((at_ns, ending));
+            let known = self.endings.iter_mut().rev().find(|(known_ns, ..)| *known_ns == at_ns);
+            if let Some((.., known)) = known {
+                // It was seen when it ended; what else was started again meanwhile was not.
+                *known += count.saturating_sub(1);
+            } else if self.endings.len() < MAX_ENDINGS {
+                self.endings.push((at_ns, ending, count.max(1)));
+            } else if let Some((.., last)) = self.endings.last_mut() {
+                *last += count.max(1);
             }
         }
         self.restarts = if self.seen { self.restarts.max(restarts) } else { restarts };
@@ -191,30 +199,39 @@ impl Story {
         }
     }
 
-    fn tell(self, subject: &str, name: &str, image: Option<String>, is_job: bool, changes: &mut Vec<Change>) {
+    fn tell(
+        self,
+        subject: &str,
+        name: &str,
+        image: Option<String>,
+        (is_job, start_ns): (bool, u64),
+        changes: &mut Vec<Change>,
+    ) {
         let named = image.map_or_else(|| name.to_string(), |image| format!("{name} ({image})"));
         let loops = self.waiting.as_ref().is_some_and(|(_, _, reason, _)| reason == "CrashLoopBackOff");
         let mut endings = self.endings;
-        endings.sort_by_key(|(at_ns, _)| *at_ns);
+        endings.sort_by_key(|(at_ns, ..)| *at_ns);
         // The last ending is no restart where the container was not started again: a Job's, or a pod's that was deleted.
         let restarted = self.restarts > 0;
-        let mut groups: BTreeMap<(bool, String), Vec<u64>> = BTreeMap::new();
-        for (at_ns, ending) in endings {
+        // What was before the recording is another line.
+        let mut groups: BTreeMap<(bool, bool, String), (u64, u64, u64)> = BTreeMap::new();
+        for (at_ns, ending, count) in endings {
             if restarted || ending.is_oom() {
-                groups.entry((ending.is_oom(), ending.text())).or_default().push(at_ns);
+                let key = (at_ns >= start_ns, ending.is_oom(), ending.text());
+                let (_, last_ns, times) = groups.entry(key).or_insert((at_ns, at_ns, 0));
+                (*last_ns, *times) = (at_ns, *times + count);
             }
         }
-        for ((is_oom, how), times) in groups {
-            let (Some(first), Some(last)) = (times.first(), times.last()) else { continue };
+        for ((_, is_oom, how), (first_ns, last_ns, times)) in groups {
             let kind = if is_oom { ChangeKind::OomKilled } else { ChangeKind::Restarted };
             let total = match self.restarts {
                 0 => String::new(),
                 restarts => format!("; {}", crate::report::text::plural(restarts, "restart", "restarts")),
             };
             let again = if loops { ", now in CrashLoopBackOff" } else { "" };
-            let mut change = Change::new(*first, kind, subject, format!("{named} ended: {how}{total}{again}"));
-            change.count = times.len() as u64;
-            changes.push(Change { is_bad: !is_job || is_oom, ..change.until(Some(*last)) });
+            let mut change = Change::new(first_ns, kind, subject, format!("{named} ended: {how}{total}{again}"));
+            change.count = times;
+            changes.push(Change { is_bad: !is_job || is_oom, ..change.until(Some(last_ns)) });
         }
         if let Some((from_ns, until_ns, reason, message)) = self.waiting
             && !(loops && restarted)

@@ -25,7 +25,7 @@ pub fn read(
     kube: &Kube,
     changes: &mut Vec<Change>,
 ) {
-    let mut groups: BTreeMap<(ChangeKind, String, String), Change> = BTreeMap::new();
+    let mut groups: BTreeMap<(ChangeKind, String, &str, String), Change> = BTreeMap::new();
     for life in objects.of_kind("Event") {
         let Some((_, event)) = life.states.last() else { continue };
         let Some(reason) = read::text(event, &["reason"]) else { continue };
@@ -70,7 +70,12 @@ pub fn read(
             && ready_ns.is_some_and(|ready_ns| last_ns <= ready_ns.saturating_add(SECOND_NS));
         (change.count, change.is_bad) = (count, (warns || kind == ChangeKind::Probe) && !starting);
         (change.workload, change.pod) = (workload, pod);
-        groups.entry((kind, subject, pattern(&what))).and_modify(|known| join(known, &change)).or_insert(change);
+        // Old pods and new ones fail for reasons of their own.
+        let revision = pod.and_then(|pod| pods.get(pod as usize)).map_or("", |pod| pod.revision.as_str());
+        groups
+            .entry((kind, subject, revision, pattern(&what)))
+            .and_modify(|known| join(known, &change))
+            .or_insert(change);
     }
     changes.extend(groups.into_values());
 }
@@ -101,7 +106,9 @@ fn times(event: &Value, born_ns: u64) -> (u64, u64, u64) {
 fn pattern(message: &str) -> String {
     let mut pattern = String::new();
     for word in message.split_whitespace().take(40) {
-        let varies = word.bytes().any(|byte| byte.is_ascii_digit()) || word.len() > 40;
+        // A status code is what tells one failure from another.
+        let is_code = word.len() == 3 && word.bytes().all(|byte| byte.is_ascii_digit());
+        let varies = !is_code && (word.bytes().any(|byte| byte.is_ascii_digit()) || word.len() > 40);
         pattern.push_str(if varies { "#" } else { word });
         pattern.push(' ');
     }

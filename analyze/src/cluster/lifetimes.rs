@@ -49,7 +49,7 @@ impl Pod {
 }
 
 /// All pods, in [`Kube`]'s order, and what happened to them.
-pub fn pods(objects: &Objects, kube: &Kube, changes: &mut Vec<Change>) -> Vec<Pod> {
+pub fn pods(objects: &Objects, kube: &Kube, start_ns: u64, changes: &mut Vec<Change>) -> Vec<Pod> {
     let wanted = wanted_pods(objects);
     let lives = objects.of_kind("Pod").filter(|life| !life.states.is_empty());
     let mut pods = Vec::new();
@@ -61,7 +61,7 @@ pub fn pods(objects: &Objects, kube: &Kube, changes: &mut Vec<Change>) -> Vec<Po
         let spans: Vec<_> = life.spans().collect();
         let from = changes.len();
         let subject = format!("{}/{}", life.namespace, life.name);
-        containers::changes(&subject, &spans, is_job, changes);
+        containers::changes(&subject, &spans, is_job, start_ns, changes);
         unschedulable(&subject, &spans, changes);
         let pod = pod(life, workload);
         evicted(&subject, &pod, &spans, changes);
@@ -143,7 +143,9 @@ pub fn labels(object: &Value) -> BTreeMap<String, String> {
 /// or DaemonSet that of their ControllerRevision.
 pub fn revision(pod: &Value) -> &str {
     let label = |name| read::text(pod, &["metadata", "labels", name]);
-    label("pod-template-hash").or_else(|| label("controller-revision-hash")).unwrap_or_default()
+    // The last is Argo's.
+    let labels = ["pod-template-hash", "controller-revision-hash", "rollouts-pod-template-hash"];
+    labels.into_iter().find_map(label).unwrap_or_default()
 }
 
 fn unschedulable(subject: &str, spans: &[(u64, u64, &Value)], changes: &mut Vec<Change>) {

@@ -54,7 +54,7 @@ impl Cluster {
     pub fn new(objects: &Objects, kube: &Kube, window: (u64, u64)) -> Self {
         let (start_ns, end_ns) = window;
         let mut changes = Vec::new();
-        let pods = lifetimes::pods(objects, kube, &mut changes);
+        let pods = lifetimes::pods(objects, kube, start_ns, &mut changes);
         let names: FxHashMap<(&str, &str), u32> = pods
             .iter()
             .zip(0u32..)
@@ -62,7 +62,8 @@ impl Cluster {
             .collect();
         let pod_of = |namespace: &str, name: &str| names.get(&(namespace, name)).copied();
         events::read(objects, &pods, &pod_of, kube, &mut changes);
-        let workloads = workloads::workloads(objects, kube, window, &mut changes);
+        let mut workloads = workloads::workloads(objects, kube, window, &mut changes);
+        workloads::name_revisions(&mut workloads, &pods);
         let services = services::services(objects, kube, window, &mut changes);
         let nodes = nodes::nodes(objects, &mut changes);
         changes.retain(|change| {

@@ -46,6 +46,10 @@ pub enum Outcome {
     Replaced,
     /// It was not done when the recording ended.
     Running,
+    /// Nothing happens until somebody does something: it is paused, or pods are replaced only when they are deleted.
+    Waiting,
+    /// Nobody saw how it went.
+    Unknown,
 }
 
 impl Outcome {
@@ -56,6 +60,8 @@ impl Outcome {
             Self::Stuck => "stuck",
             Self::Replaced => "replaced",
             Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -86,6 +92,9 @@ pub struct Rollout {
 impl Rollout {
     /// Whether it hurts.
     pub fn is_bad(&self, end_ns: u64) -> bool {
+        if matches!(self.outcome, Outcome::Waiting | Outcome::Unknown) {
+            return false;
+        }
         let took_ns = self.ended_ns.unwrap_or(end_ns).saturating_sub(self.began_ns);
         self.stuck_ns.is_some() || (took_ns > LONG_NS && self.from.is_some())
     }
@@ -115,6 +124,9 @@ impl Rollout {
         let took = |until_ns: u64| duration(until_ns.saturating_sub(self.began_ns));
         let stuck = self.stuck_ns.map(|at_ns| format!("stuck since {} (deadline passed)", clock(at_ns)));
         let went = match (self.outcome, self.ended_ns) {
+            (Outcome::Complete, None) => "done".to_string(),
+            (Outcome::Waiting, _) => "waits: paused, or pods are replaced when they are deleted".to_string(),
+            (Outcome::Unknown, _) => "nobody saw how it went".to_string(),
             (Outcome::Replaced, Some(ended_ns)) if ended_ns <= self.began_ns => "replaced at once".to_string(),
             (Outcome::Replaced, Some(ended_ns)) => format!("given up after {}", took(ended_ns)),
             (Outcome::Complete, Some(ended_ns)) if ended_ns <= self.began_ns => "done at once".to_string(),
@@ -125,7 +137,8 @@ impl Rollout {
         let went = stuck.into_iter().chain([went]).collect::<Vec<_>>().join(", ");
         let kind = if self.from.is_some() { ChangeKind::Rollout } else { ChangeKind::Created };
         let change = Change::new(self.began_ns, kind, subject, format!("{name}: {what}; {went}"));
-        let until_ns = self.ended_ns.or(Some(end_ns).filter(|_| self.outcome != Outcome::Complete));
+        let goes_on = matches!(self.outcome, Outcome::Running | Outcome::Stuck | Outcome::Waiting);
+        let until_ns = self.ended_ns.or(Some(end_ns).filter(|_| goes_on));
         Change { is_bad: self.is_bad(end_ns), ..change.until(until_ns) }
     }
 
@@ -222,7 +235,9 @@ pub fn of_deployment(life: &Life, objects: &Objects) -> (Vec<Revision>, Vec<Roll
     rollouts(starts, |start, next_ns| {
         let states = spans.iter().filter(|(_, _, state)| number(state) == start.number);
         let (mut done_ns, mut stuck_ns) = (None, None);
+        let (mut seen, mut waits) = (false, false);
         for (from_ns, _, state) in states {
+            (seen, waits) = (true, read::is(state, &["spec", "paused"]));
             let progress = read::condition(state, "Progressing");
             let reason = progress.and_then(|one| read::text(one, &["reason"])).unwrap_or_default();
             let told_ns = progress.and_then(|one| read::time_ns(one, &["lastUpdateTime"]));
@@ -235,7 +250,11 @@ pub fn of_deployment(life: &Life, objects: &Objects) -> (Vec<Revision>, Vec<Roll
                 break;
             }
         }
-        ended(done_ns, stuck_ns, next_ns)
+        match (seen, next_ns) {
+            (false, _) => (Outcome::Unknown, next_ns, None),
+            (true, None) if done_ns.is_none() && waits => (Outcome::Waiting, None, stuck_ns),
+            _ => ended(done_ns, stuck_ns, next_ns),
+        }
     })
 }
 
@@ -263,8 +282,15 @@ fn is_set_updated(state: &Value) -> bool {
     let count = |path: &[&str]| read::number(state, path).unwrap_or(0);
     let text = |path: &[&str]| read::text(state, path);
     let desired = count(&["status", "desiredNumberScheduled"]);
+    // Of a StatefulSet with a partition the pods below it keep the old revision.
+    let replicas = count(&["spec", "replicas"]);
+    let partition = count(&["spec", "updateStrategy", "rollingUpdate", "partition"]);
+    let updated = match partition {
+        0 => text(&["status", "updateRevision"]) == text(&["status", "currentRevision"]),
+        _ => count(&["status", "updatedReplicas"]) >= replicas.saturating_sub(partition),
+    };
     count(&["status", "observedGeneration"]) >= count(&["metadata", "generation"])
-        && text(&["status", "updateRevision"]) == text(&["status", "currentRevision"])
+        && updated
         && count(&["status", "readyReplicas"]) >= read::number(state, &["spec", "replicas"]).unwrap_or(0)
         && count(&["status", "updatedNumberScheduled"]) >= desired
         && count(&["status", "numberAvailable"]) >= desired
@@ -297,11 +323,22 @@ pub fn of_set(life: &Life, objects: &Objects) -> (Vec<Revision>, Vec<Rollout>) {
             read::text(later, &["status", "updateRevision"]).filter(|_| seen)
         });
         let name = updated.or(told).or(of_pods).map_or_else(|| format!("generation {generation}"), String::from);
-        starts.push(Start { at_ns: *from_ns, number: None, name, template });
+        // What was there before has its creation for a time, if it is later than the list that told of it.
+        let at_ns = if first { life.born_ns.max(*from_ns) } else { *from_ns };
+        starts.push(Start { at_ns, number: None, name, template });
     }
     rollouts(starts, |start, next_ns| {
         let within = |from_ns: u64| from_ns >= start.at_ns && next_ns.is_none_or(|next_ns| from_ns < next_ns);
-        let done = spans.iter().find(|(from_ns, _, state)| within(*from_ns) && is_set_updated(state));
-        ended(done.map(|(from_ns, ..)| *from_ns), None, next_ns)
+        let mut own = spans
+            .iter()
+            .enumerate()
+            .filter(|(_, (from_ns, to_ns, _))| within(*from_ns) || (*from_ns < start.at_ns && *to_ns > start.at_ns));
+        let by_hand = |state: &Value| read::text(state, &["spec", "updateStrategy", "type"]) == Some("OnDelete");
+        match own.clone().find(|(_, (_, _, state))| is_set_updated(state)) {
+            // Done when it was first seen: nobody knows since when.
+            Some((0, _)) => (Outcome::Complete, None, None),
+            None if next_ns.is_none() && own.any(|(_, (_, _, state))| by_hand(state)) => (Outcome::Waiting, None, None),
+            done => ended(done.map(|(_, (from_ns, ..))| *from_ns), None, next_ns),
+        }
     })
 }

@@ -61,7 +61,13 @@ pub fn services(objects: &Objects, kube: &Kube, window: (u64, u64), changes: &mu
             kind: kind.to_string(),
             workloads: targets.collect(),
             ready: steps.iter().rev().find(within).map(|(.., ready)| *ready),
-            least_ready: steps.iter().filter(within).map(|(.., ready)| *ready).min(),
+            // While it is set up it has nobody yet.
+            least_ready: steps
+                .iter()
+                .filter(within)
+                .skip_while(|(.., ready)| *ready == 0)
+                .map(|(.., ready)| *ready)
+                .min(),
         }
     };
     let mut found = Vec::new();

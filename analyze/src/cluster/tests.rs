@@ -369,7 +369,7 @@ fn a_deleted_workload_and_its_config_are_told() {
         [
             "10010 configuration shop/settings: ConfigMap written, read by shop/api",
             "10020 scaled shop/api: 2 → 5 replicas",
-            "10030 scaled shop/api: Deployment deleted",
+            "10030 deleted shop/api: Deployment deleted",
         ]
     );
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::change::{Change, ChangeKind, short};
-use super::lifetimes::labels;
+use super::containers::ContainerKind;
+use super::lifetimes::{Pod, labels};
 use super::rollouts::{self, Revision, Rollout};
 use crate::identity::{Kube, Life, Objects, read};
 
@@ -98,6 +99,23 @@ pub fn workloads(objects: &Objects, kube: &Kube, window: (u64, u64), changes: &m
     all
 }
 
+/// Revisions that nothing but the pods tells of: of kinds of somebody's own, and where ReplicaSets were not recorded.
+pub fn name_revisions(workloads: &mut [Workload], pods: &[Pod]) {
+    for pod in pods.iter().filter(|pod| !pod.revision.is_empty()) {
+        let Some(workload) = workloads.get_mut(pod.workload as usize) else { continue };
+        if workload.revisions.iter().any(|known| known.name == pod.revision) {
+            continue;
+        }
+        let own = pod.containers.iter().filter(|container| container.kind == ContainerKind::Main);
+        workload.revisions.push(Revision {
+            name: pod.revision.clone(),
+            number: None,
+            images: own.map(|container| (container.name.clone(), container.image.clone())).collect(),
+            created_ns: pod.created_ns,
+        });
+    }
+}
+
 fn fill(
     workload: &mut Workload,
     life: &Life,
@@ -121,9 +139,14 @@ fn fill(
         workload.replicas = replicas(&life.kind, last);
     }
     // What was deleted and made anew is the same workload.
-    if workload.revisions.is_empty() {
-        (workload.revisions, workload.rollouts) = (revisions, rolled);
-    }
+    let before = (workload.revisions.len(), workload.rollouts.len());
+    workload.revisions.extend(revisions);
+    workload.rollouts.extend(rolled.into_iter().map(|rollout| Rollout {
+        from: rollout.from.map(|from| from + before.0),
+        to: rollout.to + before.0,
+        repeats: rollout.repeats.map(|place| place + before.1),
+        ..rollout
+    }));
     let mut before: Option<u64> = None;
     let mut was_full = false;
     for (from_ns, to_ns, state) in life.spans() {
@@ -137,7 +160,8 @@ fn fill(
         if from_ns <= end_ns && to_ns > start_ns && now.wanted > 0 {
             // While it is set up, it isn't short of pods.
             was_full |= now.ready >= now.wanted;
-            if was_full {
+            // Pods that nobody asked for before are not missing.
+            if was_full && now.ready < now.wanted {
                 workload.least_ready = Some(workload.least_ready.map_or(now.ready, |least| least.min(now.ready)));
             }
         }
@@ -151,8 +175,14 @@ fn fill(
         }
         before = Some(now.wanted);
     }
+    if was_full && workload.least_ready.is_none() {
+        workload.least_ready = workload.replicas.map(|replicas| replicas.ready);
+    }
     if let Some(gone_ns) = life.gone_ns {
-        changes.push(Change::new(gone_ns, ChangeKind::Scaled, subject, format!("{} deleted", life.kind)));
+        if gone_ns <= end_ns && workload.course.last().is_some_and(|(_, wanted, _)| *wanted > 0) {
+            workload.course.push((gone_ns.max(start_ns), 0, 0));
+        }
+        changes.push(Change::new(gone_ns, ChangeKind::Deleted, subject, format!("{} deleted", life.kind)));
     }
 }
 

@@ -76,7 +76,8 @@ pub fn rollouts(document: &Document) -> Verdict {
             .flat_map(|workload| workload.rollouts.iter().map(move |rollout| (workload, rollout)));
         let found = all.filter_map(|(workload, rollout)| {
             let took_ns = rollout.ended_ns.unwrap_or(end_ns).saturating_sub(rollout.began_ns);
-            let long = took_ns > LONG_NS && rollout.from.is_some();
+            let goes_on = !matches!(rollout.outcome.as_str(), "waiting" | "unknown");
+            let long = took_ns > LONG_NS && rollout.from.is_some() && goes_on;
             (rollout.stuck_ns.is_some() || long).then(|| stuck(document, workload, rollout, took_ns).into())
         });
         found.collect()
@@ -117,6 +118,7 @@ fn stuck(document: &Document, workload: &Workload, rollout: &Rollout, took_ns: u
         change.is_bad
             && change.workload.as_ref() == Some(&workload.id)
             && change.kind != "rollout"
+            && at_ns >= rollout.began_ns
             && until_ns >= rollout.began_ns
             && at_ns <= rollout.ended_ns.unwrap_or(u64::MAX)
     };

@@ -9,8 +9,8 @@ use crate::cluster::{self, Cluster};
 use crate::dump::fingerprint;
 use crate::model;
 use crate::report::document::{
-    Caller, Change, Container, Ending, Golden, Image, KubernetesNode, KubernetesService, LabelGroup, Pod, ReplicaStep,
-    Replicas, Revision, Rollout, Workload,
+    Caller, Change, Container, Document, Ending, Golden, Image, KubernetesNode, KubernetesService, LabelGroup, Pod,
+    ReplicaStep, Replicas, Revision, Rollout, Workload,
 };
 use crate::{Analysis, World};
 
@@ -136,6 +136,18 @@ fn rank(workload: &Workload, bad: &FxHashMap<String, u64>) -> f64 {
     let failing = workload.inbound.server_errors() as f64 / workload.inbound.judged().max(1) as f64;
     let happened = bad.get(&workload.id).copied().unwrap_or_default().min(1000) as f64;
     failing * 100.0 + missing * 10.0 + happened / 1000.0
+}
+
+/// Puts workloads that findings are about in front: the worst and surest first.
+pub fn worst_first(document: &mut Document) {
+    let mut places: FxHashMap<&str, usize> = FxHashMap::default();
+    for (place, finding) in document.findings.iter().enumerate() {
+        if let Some(id) = finding.subject.id.as_deref().filter(|_| finding.subject.kind == "workload") {
+            places.entry(id).or_insert(place);
+        }
+    }
+    let place = |workload: &Workload| places.get(workload.id.as_str()).copied().unwrap_or(usize::MAX);
+    document.workloads.sort_by_cached_key(place);
 }
 
 /// Derived from what it is, so that links to it outlive a second analysis.

@@ -54,6 +54,7 @@ pub fn build(inputs: &[Input], mut analysis: Analysis, options: &Options) -> Doc
         ..Document::default()
     };
     findings::run(&mut document);
+    cluster::worst_first(&mut document);
     document
 }
 

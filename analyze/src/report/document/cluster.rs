@@ -28,7 +28,7 @@ pub struct Workload {
     pub course: Vec<ReplicaStep>,
     /// Pods that it had during the recording.
     pub pods: u64,
-    /// How often containers of these were started again.
+    /// How often containers of these were started again, in the pods' whole lives.
     pub restarts: u64,
     /// Versions of its pod template, the oldest first.
     pub revisions: Vec<Revision>,
@@ -131,7 +131,8 @@ pub struct Rollout {
     pub ended_ns: Option<u64>,
     /// Since when its deadline had passed.
     pub stuck_ns: Option<u64>,
-    /// `complete`, `stuck`, `replaced` (by another before it was done), `running`.
+    /// `complete`, `stuck`, `replaced` (by another before it was done), `running`, `waiting` (paused, or pods are replaced only
+    /// when they are deleted), `unknown` (nobody saw it).
     pub outcome: String,
     /// What is different, in one phrase.
     pub difference: String,
@@ -228,7 +229,7 @@ pub struct Change {
     pub at_ns: Option<u64>,
     /// Until when, where it took time; null where it was a moment.
     pub until_ns: Option<u64>,
-    /// `rollout` `created` `scaled` `configuration` `service` `node` `pod_deleted` `evicted` `oom_killed` `restarted` `not_starting`
+    /// `rollout` `created` `deleted` `scaled` `configuration` `service` `node` `pod_deleted` `evicted` `oom_killed` `restarted` `not_starting`
     /// `unschedulable` `probe_failed` `job` `warning`.
     pub kind: String,
     /// Of what: `shop/api`, a node's name.

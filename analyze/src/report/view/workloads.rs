@@ -72,8 +72,9 @@ pub(super) fn workloads(context: &Context<'_>, rows: u64, details: u64) -> Workl
     let shown = doc.workloads.iter().enumerate().take(rows as usize).map(|(place, workload)| {
         let (_, bad) = of(workload);
         let anchor = context.workload_anchor(&workload.id);
+        let health = health(context, workload, bad);
         let first = named.insert(workload.id.as_str());
-        row(workload, bad, anchor, first && place as u64 >= details)
+        row(workload, bad, health, anchor, first && place as u64 >= details)
     });
     let shown: Vec<Row> = shown.collect();
     let mut seen = BTreeSet::new();
@@ -106,7 +107,7 @@ fn columns() -> Vec<Column> {
         Column::text("State", "From failing requests, missing pods and rollouts"),
         Column::text("Ready", "Pods ready of those wanted, as told last; below, the fewest during the recording"),
         Column::number("Pods", "", "Pods that it had during the recording"),
-        Column::number("Restarts", "", "How often their containers were started again"),
+        Column::number("Restarts", "", "How often their containers were started again, in the pods' whole lives"),
         Column::text("Revision", "The newest, by its first container's image"),
     ];
     columns.extend(golden_columns());
@@ -135,7 +136,7 @@ fn golden_cells(golden: &Golden) -> [Cell; 4] {
     ]
 }
 
-fn health(workload: &Workload, bad: &[&Change]) -> Health {
+fn health(context: &Context<'_>, workload: &Workload, bad: &[&Change]) -> Health {
     let missing = workload.replicas.map_or(Health::Unknown, |replicas| match (replicas.ready, replicas.wanted) {
         (_, 0) => Health::Unknown,
         (0, _) => Health::Critical,
@@ -143,7 +144,9 @@ fn health(workload: &Workload, bad: &[&Change]) -> Health {
         _ => Health::Healthy,
     });
     let happened = if bad.is_empty() { Health::Unknown } else { Health::Warning };
-    missing.max(happened).max(Health::of_golden(&workload.inbound))
+    let findings = context.doc.findings.iter().filter(|finding| finding.subject.id.as_ref() == Some(&workload.id));
+    let told = findings.map(|finding| Health::of_severity(finding.severity)).max().unwrap_or_default();
+    missing.max(happened).max(told).max(Health::of_golden(&workload.inbound))
 }
 
 /// `3 of 3`, and the fewest.
@@ -179,12 +182,12 @@ fn happened(bad: &[&Change]) -> Vec<String> {
     words.collect()
 }
 
-fn row(workload: &Workload, bad: &[&Change], anchor: Option<&str>, carries_anchor: bool) -> Row {
+fn row(workload: &Workload, bad: &[&Change], health: Health, anchor: Option<&str>, carries_anchor: bool) -> Row {
     let mut cells = vec![
         Cell::name(&workload.name, 40)
             .with_href(anchor.map(|anchor| format!("#{anchor}")))
             .with_sub(workload.kind.clone()),
-        Cell::status(health(workload, bad)),
+        Cell::status(health),
         ready(workload),
         Cell::count(workload.pods),
         Cell::count(workload.restarts),
@@ -203,7 +206,7 @@ fn detail(
     anchor: &str,
     place: usize,
 ) -> Detail {
-    let health = health(workload, bad);
+    let health = health(context, workload, bad);
     let headline = match workload.replicas {
         Some(replicas) => format!("{} · {} of {} ready", workload.kind, replicas.ready, replicas.wanted),
         None => format!("{} · {}", workload.kind, text::plural(workload.pods, "pod", "pods")),
