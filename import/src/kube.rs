@@ -244,14 +244,20 @@ impl KubeFiles {
     /// When it was, without packets that tell: from the first change that a watch told to the youngest time in any object, ns
     /// since 1970. Of lists alone, both are the youngest time.
     pub fn span(&self) -> (u64, u64) {
-        let times = |watched: bool| {
-            let found = self.found.iter().filter(move |found| !watched || found.change != KubeChange::Listed);
-            found.filter_map(|found| found.youngest_ns)
-        };
-        let last_ns = times(false).max().unwrap_or(0);
+        let last_ns = self.found.iter().filter_map(|found| found.youngest_ns).max().unwrap_or(0);
         let before = self.found.iter().filter(|found| found.moment == Moment::Before);
-        let first_ns = before.filter_map(|found| found.youngest_ns).max().or_else(|| times(true).min());
-        (first_ns.unwrap_or(last_ns).min(last_ns), last_ns)
+        let before_ns = before.filter_map(|found| found.youngest_ns).max();
+        // A watch begins by telling what has been there for long; a change is what knows something new.
+        let mut known = HashMap::<_, u64>::new();
+        let mut first_ns = None;
+        for found in self.found.iter().filter(|found| found.change != KubeChange::Listed) {
+            let (Some(own_ns), key) = (found.youngest_ns, (&found.fact.kind, &found.fact.uid)) else { continue };
+            if known.get(&key).is_some_and(|known_ns| *known_ns < own_ns) {
+                first_ns = Some(first_ns.map_or(own_ns, |first_ns: u64| first_ns.min(own_ns)));
+            }
+            known.insert(key, own_ns);
+        }
+        (before_ns.or(first_ns).unwrap_or(last_ns).min(last_ns), last_ns)
     }
 
     /// The logs of pods that are there.
@@ -294,7 +300,9 @@ impl KubeFiles {
                     let others = told_by.get(&version(&found.fact)).copied().unwrap_or_default();
                     *known = if own > *known { own } else { (*told).max(*known).max(others) };
                     *told = (*told).max(*known);
-                    found.fact.time_ns = *known;
+                    // What is told to be gone was there when the watch began.
+                    let is_gone = found.change == KubeChange::Deleted;
+                    found.fact.time_ns = if is_gone { (*known).max(start_ns) } else { *known };
                 }
             }
             rows.push(found.fact);
@@ -511,7 +519,7 @@ mod tests {
             "150 Modified 0 Poda",
             "170 Modified 0 Podb",
         ];
-        assert_eq!(rows.iter().collect::<std::collections::BTreeSet<_>>(), expected.map(String::from).iter().collect());
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>(), expected.map(String::from).iter().collect());
     }
 
     #[test]

@@ -31,6 +31,9 @@ use crate::identity::{Kube, Objects};
 /// and recordings begin after that. Kubernetes keeps its own events as long.
 const BEFORE_NS: u64 = 3_600_000_000_000;
 
+/// So much may the clocks of the API server and of the recorder differ before the ledger tells.
+const CLOCKS_NS: u64 = 60_000_000_000;
+
 /// The cluster over a recording.
 #[derive(Debug, Default)]
 pub struct Cluster {
@@ -44,6 +47,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// By time.
     pub changes: Vec<Change>,
+    /// How far the youngest object lies behind the recording's end, where that can't be: the clocks disagree. ns.
+    pub ahead_ns: Option<u64>,
     /// Zones of nodes, by the node's name.
     zones: FxHashMap<String, String>,
 }
@@ -73,7 +78,9 @@ impl Cluster {
         changes
             .sort_by(|a, b| (a.at_ns, a.kind, &a.subject, &a.summary).cmp(&(b.at_ns, b.kind, &b.subject, &b.summary)));
         let zones = nodes.iter().filter_map(|node| Some((node.name.clone(), node.zone.clone()?))).collect();
-        Self { workloads, pods, services, nodes, changes, zones }
+        let youngest_ns = objects.all().iter().map(|life| life.born_ns).max().unwrap_or(0);
+        let ahead_ns = youngest_ns.checked_sub(end_ns).filter(|ahead_ns| *ahead_ns > CLOCKS_NS);
+        Self { workloads, pods, services, nodes, changes, ahead_ns, zones }
     }
 
     /// The zone that a node stands in.

@@ -242,7 +242,9 @@ pub fn of_deployment(life: &Life, objects: &Objects) -> (Vec<Revision>, Vec<Roll
             let reason = progress.and_then(|one| read::text(one, &["reason"])).unwrap_or_default();
             let told_ns = progress.and_then(|one| read::time_ns(one, &["lastUpdateTime"]));
             let told_ns = told_ns.filter(|told_ns| *told_ns + SECOND_NS > start.at_ns);
-            if reason == "ProgressDeadlineExceeded" && told_ns.is_some() {
+            // Until something goes on, it still says so of the rollout before.
+            let of_this = told_ns.is_some_and(|told_ns| told_ns > start.at_ns + SECOND_NS);
+            if reason == "ProgressDeadlineExceeded" && of_this {
                 stuck_ns = stuck_ns.or(told_ns);
             }
             if is_deployed(state) {

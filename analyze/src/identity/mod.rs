@@ -9,7 +9,7 @@ mod sockets;
 mod translations;
 
 pub use known_by::KnownBy;
-pub use kube::{Kube, Life, Objects, Who, blind_times, read};
+pub use kube::{Kube, Life, Objects, Who, add_unlisted, blind_times, read};
 pub use outside::{Answer, Asker, Names};
 pub use processes::{Process, Processes};
 pub use services::{End, Service, ServiceKind, Services};

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clocks::{Clock, Leg, agree};
 use crate::cluster::Cluster;
-use crate::identity::{Kube, Objects, Processes, Socket, Sockets, Translations, blind_times};
+use crate::identity::{Kube, Objects, Processes, Socket, Sockets, Translations, add_unlisted, blind_times};
 use crate::replay::input::Input;
 use crate::replay::losses::SeenNumbers;
 
@@ -104,7 +104,8 @@ impl Facts {
             row.time_ns = node.map_or(row.time_ns, |node| node.clock.wall_ns(row.time_ns));
         }
         facts.read_translations(inputs);
-        let blind = blind_times(&objects);
+        let mut blind = blind_times(&objects);
+        add_unlisted(&mut blind, &objects, &facts.asked());
         let objects = Objects::new(objects);
         facts.kube = Kube::new(&objects, blind);
         let node = |bundle: u32| inputs.get(bundle as usize).map_or("", |input| &input.reader.header().node);
@@ -294,6 +295,17 @@ impl Facts {
         let clock = self.nodes.get(client.id.0 as usize).map(|node| &node.clock);
         let closed_ns = client.closed_ns.and_then(|at| clock.map(|clock| clock.wall_ns(at)));
         self.translations.answered(client, self.began_ns(client), closed_ns)
+    }
+
+    /// The bundles whose recorder asked a Kubernetes API, and the time of their recording, wall clock ns.
+    fn asked(&self) -> Vec<(u32, (u64, u64))> {
+        let nodes = self.nodes.iter().zip(0u32..).filter(|(node, _)| !node.manifest.kube.is_empty());
+        let windows = nodes.filter_map(|(node, number)| {
+            let (started, ended) = (node.manifest.started_ns, node.manifest.ended_ns);
+            let ended = if ended > 0 { ended } else { node.window?.1 };
+            Some((number, (node.clock.wall_ns(started), node.clock.wall_ns(ended))))
+        });
+        windows.collect()
     }
 
     /// When a socket's connection began, as far as that was seen; wall clock ns.

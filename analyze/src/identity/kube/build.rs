@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kfr_bundle::kube::{KubeChange, KubeFact};
+use kfr_bundle::kube::{KubeChange, KubeFact, recorded_kinds};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
@@ -22,9 +22,19 @@ impl Kube {
             let spans = life.spans().map(|(from_ns, to_ns, slice)| Span { from_ns, to_ns, what: ready(slice) });
             kube.slices.entry((life.namespace.clone(), service)).or_default().extend(spans);
         }
-        for spans in kube.by_ip.values_mut() {
+        for (ip, spans) in &mut kube.by_ip {
             spans.sort_by_key(|span| (span.from_ns, span.to_ns, span.what));
+            let clashes = spans.windows(2).any(|pair| match pair {
+                [a, b] => {
+                    a.what != b.what && matches!((a.what, b.what), (Who::Pod(_), Who::Pod(_))) && b.from_ns < a.to_ns
+                }
+                _ => false,
+            });
+            if clashes {
+                kube.shared.push(*ip);
+            }
         }
+        kube.shared.sort_unstable();
         kube.name_workloads();
         kube
     }
@@ -162,6 +172,39 @@ pub fn blind_times(rows: &[(u32, KubeFact)]) -> Vec<Blind> {
     }
     found
 }
+
+/// Adds kinds of which no list was complete in time; `asked` are the bundles that asked an API, with the time of their
+/// recording (ns since 1970).
+pub fn add_unlisted(blind: &mut Vec<Blind>, rows: &[(u32, KubeFact)], asked: &[(u32, (u64, u64))]) {
+    let mut listed: FxHashMap<(u32, &str), u64> = FxHashMap::default();
+    for (bundle, row) in rows.iter().filter(|(_, row)| row.change == KubeChange::Complete) {
+        let first_ns = listed.entry((*bundle, row.kind.as_str())).or_insert(row.time_ns);
+        *first_ns = row.time_ns.min(*first_ns);
+    }
+    for (bundle, (start_ns, end_ns)) in asked {
+        for kind in recorded_kinds() {
+            let is_it = |known: &&mut Blind| known.bundle == *bundle && (known.kind == kind || known.kind.is_empty());
+            let first_ns = listed.get(&(*bundle, kind)).copied();
+            if let Some(known) = blind.iter_mut().find(is_it) {
+                // It was told when the first try had failed: nothing had been seen before that either.
+                if first_ns.is_none_or(|first_ns| first_ns >= known.from_ns) {
+                    known.from_ns = known.from_ns.min(*start_ns);
+                }
+            } else if first_ns.is_none_or(|first_ns| first_ns > start_ns.saturating_add(LATE_LIST_NS)) {
+                let reason = match first_ns {
+                    Some(_) => "the first list took so long".to_string(),
+                    None => "no list arrived before the recording ended".to_string(),
+                };
+                let kind = kind.to_string();
+                let to_ns = first_ns.filter(|first_ns| first_ns < end_ns);
+                blind.push(Blind { bundle: *bundle, kind, from_ns: *start_ns, to_ns, reason });
+            }
+        }
+    }
+}
+
+/// How long the first list of a kind may take before the ledger tells.
+const LATE_LIST_NS: u64 = 5_000_000_000;
 
 /// Whether a pod has run to its end.
 fn is_over(pod: &Value) -> bool {

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::processes::Process;
 use super::sockets::Endpoint;
-pub use build::blind_times;
+pub use build::{add_unlisted, blind_times};
 pub use objects::{Life, Objects};
 pub use owners::Workload;
 
@@ -105,9 +105,16 @@ pub struct Kube {
     by_name: FxHashMap<(String, String), u32>,
     slices: FxHashMap<(String, String), Vec<Span<Slice>>>,
     blind: Vec<Blind>,
+    /// Addresses that two pods had at one time, as the API tells.
+    shared: Vec<IpAddr>,
 }
 
 impl Kube {
+    /// Addresses that two pods had at one time, in order. The younger pod is taken for their owner.
+    pub fn shared_addresses(&self) -> &[IpAddr] {
+        &self.shared
+    }
+
     /// When which changes were not seen.
     pub fn blind(&self) -> &[Blind] {
         &self.blind

@@ -223,3 +223,34 @@ fn of_one_state_the_fuller_account_counts() {
         assert_eq!(kube(rows).pod_of_container("c1"), Some(0));
     }
 }
+
+/// What was asked for and never came is as blind as what was refused.
+#[test]
+fn a_kind_without_a_list_was_not_seen() {
+    let complete =
+        |seconds: u64, kind: &str| (0, KubeFact::of_kind(seconds * SECOND, KubeChange::Complete, 1, kind, ""));
+    let refused = (0, KubeFact::of_kind(130 * SECOND, KubeChange::Blind, 0, "Node", "429"));
+    let rows = vec![complete(101, "Pod"), complete(140, "Service"), refused];
+    let mut blind = blind_times(&rows);
+    add_unlisted(&mut blind, &rows, &[(0, (100 * SECOND, 200 * SECOND))]);
+    let of =
+        |kind: &str| blind.iter().find(|blind| blind.kind == kind).map(|blind| (blind.from_ns / SECOND, blind.to_ns));
+    assert_eq!(of("Pod"), None);
+    assert_eq!(of("Service"), Some((100, Some(140 * SECOND))));
+    assert_eq!(of("Node"), Some((100, None)), "since the beginning, not since its first failure");
+    assert_eq!(of("Secret"), None);
+    assert_eq!(of("Deployment"), Some((100, None)));
+    assert_eq!(blind.len(), kfr_bundle::kube::recorded_kinds().count() - 1);
+}
+
+#[test]
+fn an_address_that_two_pods_claim_is_counted() {
+    let kube = kube(vec![
+        row(10, KubeChange::Listed, 1, "Pod", &pod("a", 1, "10.0.0.1")),
+        row(10, KubeChange::Listed, 1, "Pod", &pod("b", 5, "10.0.0.1")),
+        row(10, KubeChange::Listed, 1, "Pod", &pod("c", 1, "10.0.0.2")),
+        row(20, KubeChange::Deleted, 0, "Pod", &pod("c", 1, "10.0.0.2")),
+        row(30, KubeChange::Added, 0, "Pod", &pod("d", 30, "10.0.0.2")),
+    ]);
+    assert_eq!(kube.shared_addresses(), [ip("10.0.0.1")]);
+}

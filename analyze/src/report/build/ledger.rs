@@ -328,22 +328,7 @@ pub fn build(inputs: &[Input], analysis: &Analysis, logs: &Logs) -> Ledger {
         );
     }
     let end_ns = analysis.world.window.map_or(0, |(_, end_ns)| end_ns);
-    for blind in analysis.world.facts.kube.blind() {
-        let kind = if blind.kind.is_empty() { "all kinds" } else { &blind.kind };
-        let seconds =
-            blind.to_ns.unwrap_or(end_ns.max(blind.from_ns)).saturating_sub(blind.from_ns).div_ceil(1_000_000_000);
-        let until = if blind.to_ns.is_some() { "" } else { ", to the end" };
-        entries.add(
-            &format!("kube-{}-{}-{}", blind.bundle, kind.to_lowercase().replace(' ', "-"), blind.from_ns),
-            "capture",
-            &format!("Kubernetes: changes of {kind} were not seen{until}: {}", blind.reason),
-            seconds.max(1),
-            "seconds",
-            "Names and changes may be older than the requests",
-            &[Topology],
-            Severity::Warning,
-        );
-    }
+    kubernetes(analysis, end_ns, &mut entries);
     logs.entries(&analysis.world, &mut entries);
     entries.0.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(&b.id)));
     entries.0.dedup_by(|a, b| a.id == b.id);
@@ -497,4 +482,61 @@ fn encrypted(analysis: &Analysis) -> Vec<EncryptedShare> {
         .collect();
     shares.sort_by_key(|share| Reverse(share.bytes));
     shares
+}
+
+/// What was not seen of Kubernetes, and what can't be right.
+fn kubernetes(analysis: &Analysis, end_ns: u64, entries: &mut Entries) {
+    use crate::report::document::Figure::{Time, Topology};
+    let facts = &analysis.world.facts;
+    // What is wrong with the API is wrong with all kinds at once.
+    let mut groups: BTreeMap<(u32, u64, Option<u64>, &str), Vec<&str>> = BTreeMap::new();
+    for blind in facts.kube.blind() {
+        let kind = if blind.kind.is_empty() { "all kinds" } else { &blind.kind };
+        groups.entry((blind.bundle, blind.from_ns, blind.to_ns, &blind.reason)).or_default().push(kind);
+    }
+    for ((bundle, from_ns, to_ns, reason), mut kinds) in groups {
+        kinds.sort_unstable();
+        let seconds = to_ns.unwrap_or(end_ns.max(from_ns)).saturating_sub(from_ns).div_ceil(1_000_000_000);
+        let until = if to_ns.is_some() { "" } else { ", to the end" };
+        let first = kinds.first().copied().unwrap_or_default();
+        let kind = match kinds.len() {
+            0..=3 => kinds.join(", "),
+            count => format!("{first} and {} more kinds", count - 1),
+        };
+        entries.add(
+            &format!("kube-{bundle}-{}-{from_ns}", first.to_lowercase().replace(' ', "-")),
+            "capture",
+            &format!("Kubernetes: changes of {kind} were not seen{until}: {reason}"),
+            seconds.max(1),
+            "seconds",
+            "Names and changes may be older than the requests, or missing",
+            &[Topology],
+            Severity::Warning,
+        );
+    }
+    let shared = facts.kube.shared_addresses();
+    if let Some(first) = shared.first() {
+        entries.add(
+            "kube-addresses",
+            "capture",
+            &format!("Kubernetes: addresses that two pods had at one time, such as {first}"),
+            shared.len() as u64,
+            "addresses",
+            "What they answer is taken for the younger pod's",
+            &[Topology],
+            Severity::Warning,
+        );
+    }
+    if let Some(ahead_ns) = facts.cluster.ahead_ns {
+        entries.add(
+            "kube-clock",
+            "capture",
+            "Kubernetes: objects younger than the recording: the API server's clock is ahead of the recorder's",
+            ahead_ns.div_ceil(1_000_000_000),
+            "seconds",
+            "Changes and who had an address are misplaced in time",
+            &[Topology, Time],
+            Severity::Warning,
+        );
+    }
 }
