@@ -331,11 +331,10 @@ fn whatever_the_server_does_is_said_and_tried_again() {
     let jobs = rows.wait("Job", |rows| !rows.is_empty());
     watcher.stop();
     let told = told(&namespaces);
-    // The client itself comes back after a 429.
-    for (row, reason) in told.iter().zip(["failed (500)", "none of the Kubernetes API", "no answer"]) {
+    for (row, reason) in told.iter().zip(["later (429)", "failed (500)", "none of the Kubernetes API", "no answer"]) {
         assert!(row.starts_with("Blind") && row.contains(reason), "{told:?}");
     }
-    assert_eq!(told[3..], ["Listed 4 shop", "Complete 4 ", "Seeing 0 "]);
+    assert_eq!(told[4..], ["Listed 5 shop", "Complete 5 ", "Seeing 0 "]);
     assert_eq!(jobs[0].reason, "not allowed (403): jobs.batch is forbidden");
 }
 
@@ -350,4 +349,94 @@ fn a_cluster_that_is_never_there_ends_when_asked() {
     let began = Instant::now();
     watcher.stop();
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// A server whose nodes are answered by `nodes` (with the number of the request), and that has one pod of another node.
+fn server_with_nodes(nodes: impl Fn(usize, &mut Reply) + Send + Sync + 'static) -> Server {
+    let tries = AtomicUsize::new(0);
+    Server::start(move |asked, reply| match asked.path.as_str() {
+        "/api/v1/nodes" if !asked.is_watch() => nodes(tries.fetch_add(1, Ordering::SeqCst), reply),
+        "/api/v1/pods" if !asked.is_watch() => {
+            reply.json(&json!({"metadata": {"resourceVersion": "9"}, "items": [pod(1, 8, "other")]}));
+        }
+        _ => {}
+    })
+}
+
+#[test]
+fn a_node_that_is_not_told_at_once_is_asked_for_again() {
+    // Twice: the nodes' own list and that of the pods' node.
+    let server = server_with_nodes(|number, reply| match number {
+        0..3 => reply.send("500 Internal Server Error", "", "{}"),
+        _ => reply.json(&json!({"metadata": {"resourceVersion": "5"}, "items": [
+            {"metadata": {"name": "own"}, "status": {"nodeInfo": {"bootID": "boot-1"}}},
+        ]})),
+    });
+    let rows = Rows::default();
+    let watcher = rows.watch(&server.url);
+    let pods = rows.wait("Pod", |rows| rows.last().is_some_and(|row| row.change == KubeChange::Seeing));
+    watcher.stop();
+    assert!(told(&pods)[0].starts_with("Blind 0 the server failed (500)"), "{:?}", told(&pods));
+    let listed = pods.iter().find(|row| row.change == KubeChange::Listed).unwrap();
+    assert!(!listed.object.as_ref().unwrap().to_string().contains("api:1"), "{listed:?}");
+}
+
+#[test]
+fn a_node_that_may_not_be_known_keeps_all_pods_and_is_said() {
+    let server = server_with_nodes(|_, reply| reply.send("403 Forbidden", "", r#"{"message":"no nodes for you"}"#));
+    let rows = Rows::default();
+    let watcher = rows.watch(&server.url);
+    let pods = rows.wait("Pod", |rows| rows.last().is_some_and(|row| row.change == KubeChange::Seeing));
+    watcher.stop();
+    let expected = [
+        "Blind 0 all pods are kept in full, as this node is not known: not allowed (403): no nodes for you",
+        "Listed 1 pod-1",
+        "Complete 1 ",
+        "Seeing 0 ",
+    ];
+    assert_eq!(told(&pods), expected);
+    assert!(pods[1].object.as_ref().unwrap().to_string().contains("api:1"));
+}
+
+#[test]
+fn a_kind_whose_list_never_comes_is_said_at_the_end() {
+    // The first list hangs, and every other one waits for it.
+    let server = Server::start(|asked, reply| {
+        if asked.path == "/api/v1/nodes" {
+            reply.stay();
+        }
+    });
+    let rows = Rows::default();
+    let watcher = rows.watch(&server.url);
+    let began = Instant::now();
+    while server.asked().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(40));
+        thread::sleep(Duration::from_millis(20));
+    }
+    watcher.stop();
+    let rows = rows.0.lock().unwrap().clone();
+    let kinds: BTreeSet<_> = rows.iter().map(|row| row.kind.as_str()).collect();
+    assert_eq!(kinds, kfr_bundle::kube::recorded_kinds().collect());
+    let reason = "Blind 0 no complete list arrived before the recording ended";
+    assert!(told(&rows).iter().all(|row| row == reason), "{:?}", told(&rows));
+}
+
+#[test]
+fn a_server_that_wants_a_day_of_rest_is_said_at_once() {
+    let server = Server::start(|asked, reply| {
+        if asked.path == "/api/v1/services" {
+            reply.send("429 Too Many Requests", "Retry-After: 86400\r\n", "{}");
+        }
+    });
+    let rows = Rows::default();
+    let watcher = rows.watch(&server.url);
+    let services = rows.wait("Service", |rows| !rows.is_empty());
+    assert_eq!(told(&services), ["Blind 0 the server asks to come back later (429)"]);
+    // The longest wait is ours.
+    let began = Instant::now();
+    while server.asked().iter().filter(|asked| asked.path == "/api/v1/services").count() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(50));
+    }
+    watcher.stop();
 }

@@ -80,6 +80,16 @@ fn plan(options: &CaptureOptions) -> Result<Plan, Failure> {
     let given = &options.cluster;
     let image =
         given.image.clone().ok_or_else(|| usage("--cluster needs --image: one made with deploy/Containerfile"))?;
+    if !is_image(&image) {
+        return Err(usage(&format!("--image {image:?} is no reference of an image, as in registry.example/kfr:1.0")));
+    }
+    for (option, namespaces) in [("--run-in", given.run_in.as_slice()), ("--namespace", &options.namespace)] {
+        if let Some(wrong) = namespaces.iter().find(|name| !is_label(name)) {
+            return Err(usage(&format!(
+                "{option} {wrong:?} is no namespace: at most 63 of a-z, 0-9 and -, with a letter or digit at both ends"
+            )));
+        }
+    }
     let duration = options.duration.ok_or_else(|| usage("--cluster needs --duration, as in --duration 60s"))?;
     if !options.pid.is_empty() || !options.cgroup.is_empty() {
         return Err(usage("--pid and --cgroup are of one node; with --cluster use --namespace and --pod"));
@@ -110,6 +120,29 @@ fn plan(options: &CaptureOptions) -> Result<Plan, Failure> {
             privileged: given.privileged,
         },
     })
+}
+
+/// A label of DNS (RFC 1123, 2.1), in lower case: what Kubernetes takes as the name of a namespace.
+fn is_label(name: &str) -> bool {
+    let is_end = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let bytes = name.as_bytes();
+    bytes.len() <= 63
+        && is_end(bytes.first())
+        && is_end(bytes.last())
+        && bytes.iter().all(|byte| is_end(Some(byte)) || *byte == b'-')
+}
+
+/// Whether this may be `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, by its characters
+/// (<https://github.com/distribution/reference/blob/main/reference.go>); what there is, the node's runtime knows.
+fn is_image(reference: &str) -> bool {
+    // Longest host and path, tag, and digest of SHA-512 with the characters between them.
+    const MAX_BYTES: usize = 255 + 128 + 140;
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-:@+[]".contains(c))
+            && part.ends_with(|c: char| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    reference.len() <= MAX_BYTES && reference.split('/').all(is_part)
 }
 
 /// The options of a capture as arguments of the same on a node.
@@ -230,4 +263,30 @@ pub fn node(command: &NodeCommand) -> Result<Done, Failure> {
 
 fn leave(folder: &Path, name: &str) -> Result<(), Failure> {
     cluster::agent::leave(folder, name, "").map_err(Failure::unwritable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_namespaces_are_labels() {
+        for name in ["shop", "a", "0", "kube-system", &"a".repeat(63)] {
+            assert!(is_label(name), "{name}");
+        }
+        for name in ["", "-a", "a-", "Shop", "a_b", "a.b", "x/../y", "Bad_NS$(id)", "a\n", "ä", &"a".repeat(64)] {
+            assert!(!is_label(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn references_of_images() {
+        let digest = format!("registry.example:5000/team/kfr:1.0_a@sha256:{}", "0".repeat(64));
+        for image in ["kfr", "kfr:1.0", "[::1]:5000/kfr", "localhost/kfr:latest", &digest] {
+            assert!(is_image(image), "{image}");
+        }
+        for image in ["", " ", "bad image: {x}", "kfr:", "/kfr", "a//b", "../x", "a/..", "kfr\n", "-x", "$(id)", "ä"] {
+            assert!(!is_image(image), "{image}");
+        }
+    }
 }

@@ -129,6 +129,11 @@ impl KubeFiles {
             counters: KubeCounters::default(),
         };
         for path in paths {
+            // A pipe would never end, and a folder can't be read.
+            if std::fs::metadata(&path).is_ok_and(|data| !data.is_file()) {
+                files.counters.files_skipped += 1;
+                continue;
+            }
             let content = read_file(&path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if is_conntrack(&path) {
@@ -356,6 +361,9 @@ fn told_by(found: &[Found], version: impl Fn(&KubeFact) -> u64) -> HashMap<u64, 
 
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KubeError> {
     let unreadable = |error| KubeError::File(path.to_path_buf(), error);
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
     let mut content = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     BufReader::new(file).take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(unreadable)?;
@@ -527,6 +535,23 @@ mod tests {
         let good = json!({"type": "ADDED", "object": pod("a", 1, 120)}).to_string();
         let (rows, counters) = place(&[("watch.ndjson", format!("{good}\n{{\"type\": \"ADD"))]);
         assert_eq!((rows.len(), counters.files_skipped), (1, 1));
+    }
+
+    #[test]
+    fn what_is_no_file_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("pods.json")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path("nodes.json")).arg(path("conntrack.txt")).status();
+        assert!(made.unwrap().success());
+        std::fs::write(path("real.json"), json!({"kind": "List", "items": [pod("a", 1, 50)]}).to_string()).unwrap();
+        std::os::unix::fs::symlink(path("real.json"), path("same.json")).unwrap();
+        let folder = folder.path().to_path_buf();
+        let (done, waited) = std::sync::mpsc::channel();
+        // A reader of a pipe hangs: so that the test doesn't.
+        std::thread::spawn(move || done.send(KubeFiles::read(&folder).map(|files| (files.files, files.counters))));
+        let (read, counters) = waited.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap();
+        assert_eq!((read, counters.files_skipped), (2, 3));
     }
 
     #[test]

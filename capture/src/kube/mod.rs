@@ -113,7 +113,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// Lists and watches every recorded kind. Of pods of other nodes than the one with this boot id, only what names and
-    /// addresses need is kept; where no node has it, all of every pod.
+    /// addresses need is kept; where no node has it, or it can't be found out, all of every pod.
     pub fn start(cluster: Cluster, boot_id: String, now: Now, sink: Sink) -> Self {
         let (stop, stopped) = watch::channel(false);
         let thread = thread::spawn(move || {
@@ -141,42 +141,18 @@ impl Watcher {
     }
 }
 
-async fn run(
-    mut config: Config,
-    boot_id: String,
-    now: Now,
-    sink: Sink,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<()> {
+async fn run(mut config: Config, boot_id: String, now: Now, sink: Sink, stopped: watch::Receiver<bool>) -> Result<()> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // A watch is quiet for as long as nothing happens; lists have a limit of their own.
     config.read_timeout = None;
+    // It would wait for as long as a server wants, and say nothing.
+    config.default_retry = false;
     let client = Client::try_from(config).context("the cluster can't be asked")?;
-    let node = tokio::select! {
-        node = node_of(&client, &boot_id) => node,
-        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
-    };
     let mut work = tokio::task::JoinSet::new();
-    let source = Source { client, node, now, sink, listing: Arc::new(Semaphore::new(1)) };
+    let source = Source { client, boot_id: boot_id.into(), now, sink, listing: Arc::new(Semaphore::new(1)) };
     for kind in api::KINDS {
-        work.spawn(Follower::new(source.clone(), kind).run());
+        work.spawn(Follower::new(source.clone(), kind).run(stopped.clone()));
     }
-    // Followers never end by themselves.
-    let _sender_gone = stopped.wait_for(|stop| *stop).await;
-    work.shutdown().await;
+    work.join_all().await;
     Ok(())
-}
-
-/// The name of the node with this boot id; `None` if there is none, or the API doesn't say.
-async fn node_of(client: &Client, boot_id: &str) -> Option<String> {
-    let nodes = api::KINDS.iter().find(|kind| kind.name == "Node")?;
-    let mut next = None;
-    loop {
-        let page = api::list(client, nodes, next.as_deref()).await.ok()?;
-        let own = page.items.iter().find(|node| node["status"]["nodeInfo"]["bootID"].as_str() == Some(boot_id));
-        if let Some(node) = own {
-            return node["metadata"]["name"].as_str().map(str::to_string);
-        }
-        next = Some(page.next?);
-    }
 }

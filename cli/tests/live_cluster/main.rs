@@ -287,6 +287,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_created() {
         (&["--duration", "2s", "--pid", "1"], "--namespace"),
         (&["--duration", "2s", "--kube", "off"], "--kube off"),
         (&["--duration", "2s", "--buffer-size", "3MiB"], "power of two"),
+        (&["--duration", "2s", "--dry-run", "--run-in", "x/../y"], "--run-in \"x/../y\" is no namespace"),
+        (&["--duration", "2s", "--dry-run", "-n", "Bad_NS$(id)"], "is no namespace"),
     ] {
         let output = cluster.command(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
