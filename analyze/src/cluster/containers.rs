@@ -175,11 +175,11 @@ impl Story {
             let known = self.endings.iter_mut().rev().find(|(known_ns, ..)| *known_ns == at_ns);
             if let Some((.., known)) = known {
                 // It was seen when it ended; what else was started again meanwhile was not.
-                *known += count.saturating_sub(1);
+                *known = known.saturating_add(count.saturating_sub(1));
             } else if self.endings.len() < MAX_ENDINGS {
                 self.endings.push((at_ns, ending, count.max(1)));
             } else if let Some((.., last)) = self.endings.last_mut() {
-                *last += count.max(1);
+                *last = last.saturating_add(count.max(1));
             }
         }
         self.restarts = if self.seen { self.restarts.max(restarts) } else { restarts };
@@ -219,7 +219,7 @@ impl Story {
             if restarted || ending.is_oom() {
                 let key = (at_ns >= start_ns, ending.is_oom(), ending.text());
                 let (_, last_ns, times) = groups.entry(key).or_insert((at_ns, at_ns, 0));
-                (*last_ns, *times) = (at_ns, *times + count);
+                (*last_ns, *times) = (at_ns, times.saturating_add(count));
             }
         }
         for ((_, is_oom, how), (first_ns, last_ns, times)) in groups {

@@ -17,14 +17,8 @@ const TOLD_ELSEWHERE: [&str; 5] = ["BackOff", "FailedScheduling", "Evicted", "No
 const OF_NOTE: [&str; 7] =
     ["Preempted", "TaintManagerEviction", "Rebooted", "Starting", "NodeNotSchedulable", "SuccessfulRescale", "Killing"];
 
-/// Adds them; `pod_of` knows a pod's number by namespace and name.
-pub fn read(
-    objects: &Objects,
-    pods: &[Pod],
-    pod_of: &dyn Fn(&str, &str) -> Option<u32>,
-    kube: &Kube,
-    changes: &mut Vec<Change>,
-) {
+/// Adds them; `pods` are those of the cluster, by number.
+pub fn read(objects: &Objects, pods: &[Pod], kube: &Kube, changes: &mut Vec<Change>) {
     let mut groups: BTreeMap<(ChangeKind, String, &str, String), Change> = BTreeMap::new();
     for life in objects.of_kind("Event") {
         let Some((_, event)) = life.states.last() else { continue };
@@ -48,7 +42,7 @@ pub fn read(
                 (kind, what)
             }
         };
-        let pod = (of("kind") == "Pod").then(|| pod_of(of("namespace"), of("name"))).flatten();
+        let pod = (of("kind") == "Pod").then(|| kube.pod_named(of("uid"), of("namespace"), of("name"))).flatten();
         let workload = pod.and_then(|pod| kube.pod(pod)).map(|pod| pod.workload);
         // One workload's pods fail alike.
         let subject = match workload {

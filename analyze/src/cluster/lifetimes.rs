@@ -44,7 +44,7 @@ pub struct Pod {
 impl Pod {
     /// How often its containers were started again.
     pub fn restarts(&self) -> u64 {
-        self.containers.iter().map(|container| container.restarts).sum()
+        self.containers.iter().fold(0, |sum: u64, container| sum.saturating_add(container.restarts))
     }
 }
 
@@ -167,7 +167,8 @@ fn unschedulable(subject: &str, spans: &[(u64, u64, &Value)], changes: &mut Vec<
         }
     }
     // It often takes a moment until a volume is there.
-    let waited = |change: &Change| change.until_ns.is_none_or(|until_ns| until_ns > change.at_ns + SECOND_NS);
+    let waited =
+        |change: &Change| change.until_ns.is_none_or(|until_ns| until_ns > change.at_ns.saturating_add(SECOND_NS));
     changes.extend(found.filter(waited));
 }
 

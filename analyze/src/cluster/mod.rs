@@ -60,13 +60,7 @@ impl Cluster {
         let (start_ns, end_ns) = window;
         let mut changes = Vec::new();
         let pods = lifetimes::pods(objects, kube, start_ns, &mut changes);
-        let names: FxHashMap<(&str, &str), u32> = pods
-            .iter()
-            .zip(0u32..)
-            .map(|(pod, number)| ((pod.namespace.as_str(), pod.name.as_str()), number))
-            .collect();
-        let pod_of = |namespace: &str, name: &str| names.get(&(namespace, name)).copied();
-        events::read(objects, &pods, &pod_of, kube, &mut changes);
+        events::read(objects, &pods, kube, &mut changes);
         let mut workloads = workloads::workloads(objects, kube, window, &mut changes);
         workloads::name_revisions(&mut workloads, &pods);
         let services = services::services(objects, kube, window, &mut changes);

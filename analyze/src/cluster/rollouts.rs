@@ -28,13 +28,6 @@ pub struct Revision {
     pub created_ns: Option<u64>,
 }
 
-impl Revision {
-    /// The image that names it best: `api:1.4.0`.
-    pub fn image(&self) -> Option<&str> {
-        self.images.first().map(|(_, image)| difference::short_image(image))
-    }
-}
-
 /// How a rollout went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
@@ -241,9 +234,9 @@ pub fn of_deployment(life: &Life, objects: &Objects) -> (Vec<Revision>, Vec<Roll
             let progress = read::condition(state, "Progressing");
             let reason = progress.and_then(|one| read::text(one, &["reason"])).unwrap_or_default();
             let told_ns = progress.and_then(|one| read::time_ns(one, &["lastUpdateTime"]));
-            let told_ns = told_ns.filter(|told_ns| *told_ns + SECOND_NS > start.at_ns);
+            let told_ns = told_ns.filter(|told_ns| told_ns.saturating_add(SECOND_NS) > start.at_ns);
             // Until something goes on, it still says so of the rollout before.
-            let of_this = told_ns.is_some_and(|told_ns| told_ns > start.at_ns + SECOND_NS);
+            let of_this = told_ns.is_some_and(|told_ns| told_ns > start.at_ns.saturating_add(SECOND_NS));
             if reason == "ProgressDeadlineExceeded" && of_this {
                 stuck_ns = stuck_ns.or(told_ns);
             }
@@ -312,7 +305,9 @@ pub fn of_set(life: &Life, objects: &Objects) -> (Vec<Revision>, Vec<Rollout>) {
         let first = last.is_none();
         last = Some(template);
         // Its pods that were made since are of it.
-        let made = objects.owned_by(&life.uid).filter(|pod| pod.born_ns + SECOND_NS > *from_ns && pod.born_ns < *to_ns);
+        let made = objects
+            .owned_by(&life.uid)
+            .filter(|pod| pod.born_ns.saturating_add(SECOND_NS) > *from_ns && pod.born_ns < *to_ns);
         let of_pods =
             made.filter_map(|pod| pod.states.last()).map(|(_, pod)| revision(pod)).find(|name| !name.is_empty());
         let told = read::text(state, &["status", "updateRevision"]).filter(|_| first);

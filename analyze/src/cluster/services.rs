@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::change::{Change, ChangeKind};
-use crate::identity::{Kube, Objects, read};
+use crate::identity::{Kube, Life, Objects, read};
 use crate::report::text::duration;
 
 /// A Kubernetes Service.
@@ -28,8 +27,6 @@ pub struct Service {
 
 /// All Services, in [`Kube`]'s order, and what happened to them.
 pub fn services(objects: &Objects, kube: &Kube, window: (u64, u64), changes: &mut Vec<Change>) -> Vec<Service> {
-    let pods: FxHashMap<(&str, &str), u32> =
-        kube.pods().iter().map(|pod| ((pod.namespace.as_str(), pod.name.as_str()), pod.workload)).collect();
     let mut slices: BTreeMap<(&str, &str), Vec<_>> = BTreeMap::new();
     for life in objects.of_kind("EndpointSlice") {
         let service = life
@@ -40,20 +37,19 @@ pub fn services(objects: &Objects, kube: &Kube, window: (u64, u64), changes: &mu
             slices.entry((life.namespace.as_str(), service)).or_default().push(life);
         }
     }
-    let of = |life: &crate::identity::Life| {
+    let of = |life: &Life, own: &[&Life], steps: &[(u64, u64, u64)]| {
         let state = life.states.last().map_or(&Value::Null, |(_, state)| state);
         let address = read::text(state, &["spec", "clusterIP"]);
         let kind = match address {
             Some("None") => "Headless",
             _ => read::text(state, &["spec", "type"]).unwrap_or_default(),
         };
-        let own = slices.get(&(life.namespace.as_str(), life.name.as_str())).map_or(&[][..], Vec::as_slice);
         let states = own.iter().flat_map(|slice| slice.states.iter().map(|(_, state)| state));
         let targets = states.flat_map(|state| read::list(state, &["endpoints"])).filter_map(|endpoint| {
-            let name = read::text(endpoint, &["targetRef", "name"])?;
-            pods.get(&(read::text(endpoint, &["targetRef", "namespace"])?, name)).copied()
+            let target = |field| read::text(endpoint, &["targetRef", field]);
+            let pod = kube.pod_named(target("uid").unwrap_or_default(), target("namespace")?, target("name")?)?;
+            kube.pod(pod).map(|pod| pod.workload)
         });
-        let steps = ready_over_time(own);
         let within = |(from_ns, to_ns, _): &&(u64, u64, u64)| *from_ns <= window.1 && *to_ns > window.0;
         Service {
             namespace: life.namespace.clone(),
@@ -73,10 +69,11 @@ pub fn services(objects: &Objects, kube: &Kube, window: (u64, u64), changes: &mu
     let mut found = Vec::new();
     for life in objects.of_kind("Service") {
         let own = slices.get(&(life.namespace.as_str(), life.name.as_str())).map_or(&[][..], Vec::as_slice);
-        let service = of(life);
+        let steps = ready_over_time(own);
+        let service = of(life, own, &steps);
         let subject = format!("{}/{}", service.namespace, service.name);
         let from = changes.len();
-        nobody_ready(&subject, &ready_over_time(own), window.1, changes);
+        nobody_ready(&subject, &steps, window.1, changes);
         let mut before: Option<&Value> = None;
         for (from_ns, _, state) in life.spans() {
             if let Some(before) = before {
@@ -105,7 +102,7 @@ pub fn services(objects: &Objects, kube: &Kube, window: (u64, u64), changes: &mu
 }
 
 /// How many addresses were ready, (from, until, how many), over the life of a Service's slices.
-fn ready_over_time(slices: &[&crate::identity::Life]) -> Vec<(u64, u64, u64)> {
+fn ready_over_time(slices: &[&Life]) -> Vec<(u64, u64, u64)> {
     let mut steps: Vec<(u64, i64)> = Vec::new();
     for (from_ns, to_ns, state) in slices.iter().flat_map(|slice| slice.spans()) {
         let is_ready = |endpoint: &&Value| read::flag(endpoint, &["conditions", "ready"]).unwrap_or(true);

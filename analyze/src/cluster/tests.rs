@@ -374,6 +374,28 @@ fn a_deleted_workload_and_its_config_are_told() {
     );
 }
 
+#[test]
+fn counts_and_times_at_their_limits_do_not_overflow() {
+    let ended = |seconds: u64| json!({"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": at(seconds)}});
+    let mut many = container(u64::MAX, json!({"running": {}}), ended(10_060));
+    many["containerStatuses"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "b", "restartCount": u64::MAX, "state": {}, "lastState": ended(10_061)}));
+    let mut both = pod("p", many);
+    both["spec"]["containers"] = json!([{"name": "api", "image": "api:1"}, {"name": "b", "image": "b:1"}]);
+    let late = "2554-07-21T23:34:33.7Z";
+    let mut stuck = progress(1, "False", "ProgressDeadlineExceeded", 10_000);
+    stuck["conditions"][0]["lastUpdateTime"] = json!(late);
+    let cluster = watch()
+        .tell(10_000, "Pod", pod("p", container(0, json!({"running": {}}), ended(10_000))))
+        .tell(10_060, "Pod", both)
+        .tell(10_000, "ReplicaSet", replica_set("aaa", "api:1", 1, 5_000))
+        .tell(10_000, "Deployment", deployment("api:1", 1, 1, stuck))
+        .cluster();
+    assert_eq!(cluster.pods[0].restarts(), u64::MAX);
+}
+
 /// A value of any shape.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -385,6 +407,8 @@ fn any_json() -> impl Strategy<Value = Value> {
             Just("True".to_string()),
             Just("Unschedulable".to_string()),
             Just("9999-12-31T23:59:59Z".to_string()),
+            // The last second that fits.
+            Just("2554-07-21T23:34:33.7Z".to_string()),
             Just("0001-01-01T00:00:00Z".to_string()),
             Just("d".to_string()),
             ".*",

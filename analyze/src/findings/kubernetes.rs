@@ -259,7 +259,7 @@ fn from_changes(
 }
 
 fn times(changes: &[&Change]) -> u64 {
-    changes.iter().map(|change| change.count.max(1)).sum()
+    changes.iter().fold(0, |sum: u64, change| sum.saturating_add(change.count.max(1)))
 }
 
 /// Containers killed for their memory.

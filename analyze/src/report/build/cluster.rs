@@ -93,7 +93,7 @@ pub fn build(analysis: &Analysis, by_pod: &FxHashMap<(u32, u32), model::Golden>,
                 .map(|(at_ns, wanted, ready)| ReplicaStep { at_ns: *at_ns, wanted: *wanted, ready: *ready })
                 .collect(),
             pods: numbers.len() as u64,
-            restarts: own().map(|(_, pod)| pod.restarts()).sum(),
+            restarts: own().fold(0, |sum: u64, (_, pod)| sum.saturating_add(pod.restarts())),
             revisions: revisions.collect(),
             rollouts: workload.rollouts.iter().map(|one| rollout(workload, one)).collect(),
             labels: workload.labels.clone(),

@@ -173,7 +173,8 @@ fn short_images<'a>(images: impl Iterator<Item = &'a str>) -> String {
 fn happened(bad: &[&Change]) -> Vec<String> {
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
     for change in bad {
-        *kinds.entry(change.kind.as_str()).or_default() += change.count.max(1);
+        let sum = kinds.entry(change.kind.as_str()).or_default();
+        *sum = sum.saturating_add(change.count.max(1));
     }
     let words = kinds.into_iter().map(|(kind, count)| match count {
         1 => kind.replace('_', " "),
